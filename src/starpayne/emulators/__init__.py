@@ -1,0 +1,29 @@
+"""Emulators: labels and wavelength → normalised flux, behind one contract."""
+
+from starpayne.emulators.base import CHANNELS, BoundEmulator, Emulator, Prediction, SpectralDomain, flags_for
+from starpayne.emulators.payne import Payne
+from starpayne.emulators.transformer import TransformerPayne
+from starpayne.errors import BundleError
+
+ARCHITECTURES: dict[str, type[Emulator]] = {cls.architecture: cls for cls in (Payne, TransformerPayne)}
+
+
+def architecture(name: str) -> type[Emulator]:
+    """Return the emulator class of an architecture name; BundleError lists the known ones."""
+    if name not in ARCHITECTURES:
+        raise BundleError(f"unknown architecture {name!r}; this starpayne knows {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+__all__ = [
+    "ARCHITECTURES",
+    "CHANNELS",
+    "BoundEmulator",
+    "Emulator",
+    "Payne",
+    "Prediction",
+    "SpectralDomain",
+    "TransformerPayne",
+    "architecture",
+    "flags_for",
+]

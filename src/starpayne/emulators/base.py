@@ -1,0 +1,268 @@
+"""The contract of all emulators: physical labels in, normalised flux out, at the wavelengths asked for."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from numpy.typing import ArrayLike
+
+from starpayne.errors import WavelengthError
+from starpayne.labels import LabelSpace
+from starpayne.wavelengths import MEDIA, check_coverage, check_medium, check_wavelength, convert_medium
+
+CHANNELS = ("flux", "log10_continuum")
+"""What an emulator may give at each wavelength: normalised flux, and log10 of the continuum flux."""
+
+PREDICT_MEMORY = 256 * 2**20
+"""Bytes of intermediate arrays that one compiled call of ``predict`` may use."""
+
+
+class HostArray:
+    """A float64 array kept on the host as static, hashable data of a pytree (JAX would round it to float32)."""
+
+    def __init__(self, values: ArrayLike) -> None:
+        self.values = np.array(values, dtype=np.float64)
+        self.values.setflags(write=False)
+        self._hash = hash(self.values.tobytes())
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HostArray) and np.array_equal(self.values, other.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        return f"HostArray({self.values.shape}, {self.values.min():g} to {self.values.max():g})"
+
+
+@dataclass(frozen=True)
+class SpectralDomain:
+    """The wavelengths an emulator was trained for, and what its spectra are.
+
+    Args:
+        low, high: range in Å.
+        medium: "air" or "vacuum".
+        sampling: λ/Δλ of the training grid (the coarsest step).
+        resolution: λ/FWHM of broadening already in the training spectra; None for none beyond the star's own.
+        physics: flags of what the training spectra leave out, such as ``no_molecules``, ``lte``, ``plane_parallel``.
+    """
+
+    low: float
+    high: float
+    medium: str
+    sampling: float
+    resolution: float | None = None
+    physics: tuple[str, ...] = ()
+
+    def prepare(self, wavelength: ArrayLike, medium: str | None) -> np.ndarray:
+        """Return wavelengths (n,) float64 in this medium, after checking that they lie in the range.
+
+        Raises:
+            WavelengthError: traced, unsorted, not finite, or outside; the text names both ranges, and says so when
+                the wavelengths would fit if they were given in the other medium.
+        """
+        given = check_wavelength(wavelength)
+        stated = check_medium(medium) if medium else self.medium
+        converted = convert_medium(given, stated, self.medium)
+        try:
+            check_coverage(converted, self.low, self.high, self.medium)
+        except WavelengthError as error:
+            other = MEDIA[1 - MEDIA.index(stated)]
+            as_other = convert_medium(given, other, self.medium)
+            if as_other[0] >= self.low and as_other[-1] <= self.high:
+                raise WavelengthError(
+                    f"{error}; they were taken to be {stated} wavelengths and would fit as {other} ones: "
+                    f"say medium={other!r} if that is what they are"
+                ) from error
+            raise
+        return converted
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted spectra with what a user should know about them.
+
+    Args:
+        wavelength: (n_wavelength,) Å in ``medium``, as asked for.
+        flux: (n, n_wavelength) float32 normalised flux, or (n_wavelength,) for one label vector.
+        medium: of the wavelengths.
+        flags: for each label vector, the flags that apply (``extrapolated``, ``no_molecules``, …).
+        continuum: same shape as flux, erg s⁻¹ cm⁻² Å⁻¹, where the emulator was trained on it; else None.
+    """
+
+    wavelength: np.ndarray
+    flux: np.ndarray
+    medium: str
+    flags: tuple[tuple[str, ...], ...]
+    continuum: np.ndarray | None = None
+
+
+class BoundEmulator(eqx.Module):
+    """An emulator on fixed wavelengths: a pytree whose call is a pure function to jit, vmap and differentiate."""
+
+    wavelength: eqx.AbstractVar[HostArray]
+
+    @abc.abstractmethod
+    def outputs(self, labels: Float[Array, " labels"]) -> Float[Array, "channels wavelengths"]:
+        """Return all channels at the bound wavelengths for one vector of physical labels."""
+
+    def batch(self, labels: Float[Array, "stars labels"]) -> Float[Array, "stars channels wavelengths"]:
+        """Return all channels for many label vectors; the same as vmap, and faster where a network can share work."""
+        return jax.vmap(self.outputs)(labels)
+
+    @abc.abstractmethod
+    def at(self, emulator: Emulator, columns: Int[Array, " subset"] | None = None) -> BoundEmulator:
+        """Return this with other weights, and only the wavelengths of the given indices (for training steps)."""
+
+    @property
+    @abc.abstractmethod
+    def floats_per_spectrum(self) -> int:
+        """How many intermediate float32 numbers one spectrum takes (to choose batch sizes)."""
+
+    def __call__(self, labels: Float[Array, " labels"]) -> Float[Array, " wavelengths"]:
+        """Return the normalised flux at the bound wavelengths for one vector of physical labels."""
+        return self.outputs(labels)[0]
+
+
+class Emulator(eqx.Module):
+    """Base of all emulators; scaling of the labels and of the output is inside, stored with the weights.
+
+    Subclasses hold their arrays as leaves and everything else as static fields, and say how to rebuild their
+    skeleton from plain JSON data (``config`` and ``skeleton``), which is how models are loaded without running code.
+    """
+
+    center: eqx.AbstractVar[Float[Array, "channels _"]]
+    width: eqx.AbstractVar[Float[Array, "channels _"]]
+    space: eqx.AbstractVar[LabelSpace]
+    domain: eqx.AbstractVar[SpectralDomain]
+    channels: eqx.AbstractVar[tuple[str, ...]]
+    architecture: ClassVar[str]
+
+    @abc.abstractmethod
+    def bind(self, wavelength: np.ndarray) -> BoundEmulator:
+        """Bind to checked float64 wavelengths in the emulator's own medium."""
+
+    @abc.abstractmethod
+    def matrix_axes(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Return name → (input axes, output axes) of the hidden matrices, for optimizers that treat them as such."""
+
+    @property
+    @abc.abstractmethod
+    def native_wavelength(self) -> np.ndarray:
+        """The emulator's own wavelengths (Å, its medium): its pixels, or a log-λ grid at its training sampling."""
+
+    @property
+    @abc.abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Plain JSON data from which :meth:`skeleton` rebuilds the module, weights apart."""
+
+    @classmethod
+    @abc.abstractmethod
+    def skeleton(
+        cls, space: LabelSpace, domain: SpectralDomain, channels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> Emulator:
+        """Return a module of this architecture with weights to be filled; RecipeError for impossible settings."""
+
+    def on(self, wavelength: ArrayLike | None = None, medium: str | None = None) -> BoundEmulator:
+        """Bind the emulator to wavelengths, once, on the host and in float64.
+
+        Args:
+            wavelength: (n,) Å, increasing, within the emulator's range; by default its own wavelengths.
+            medium: of the wavelengths given; by default the emulator's own. They are converted where they differ.
+
+        Returns:
+            a pytree ``bound``; ``bound(labels)`` is the pure function to jit, vmap and differentiate.
+
+        Raises:
+            WavelengthError: outside the range, unsorted, not finite, or traced by JAX.
+
+        Example:
+            ``flux = jax.vmap(emulator.on(wavelength))(labels)``
+        """
+        if wavelength is None:
+            return self.bind(self.native_wavelength)
+        return self.bind(self.domain.prepare(wavelength, medium))
+
+    def predict(
+        self,
+        labels: ArrayLike | Mapping[str, float],
+        wavelength: ArrayLike | None = None,
+        medium: str | None = None,
+        extrapolate: bool = False,
+    ) -> Prediction:
+        """Predict spectra on the host, in chunks that fit in memory.
+
+        Args:
+            labels: a mapping name → value, (n_labels,) or (n, n_labels), physical units.
+            wavelength, medium: as for :meth:`on`.
+            extrapolate: allow labels outside the training domain, and flag them ``extrapolated``.
+
+        Raises:
+            LabelError: a label is unknown, missing, NaN or, without ``extrapolate``, outside its range.
+            WavelengthError: as for :meth:`on`.
+        """
+        vectors = self.space.vector(labels) if isinstance(labels, Mapping) else np.asarray(labels, np.float64)
+        if extrapolate:
+            # NaN is no extrapolation: only the range check is lifted.
+            self.space.check(np.where(np.isfinite(vectors), self.space.low + 0 * vectors, vectors))
+        else:
+            self.space.check(vectors)
+        rows = np.atleast_2d(vectors)
+        asked = self.native_wavelength if wavelength is None else check_wavelength(wavelength)
+        own = asked if wavelength is None else self.domain.prepare(asked, medium)
+        outputs = predict_in_chunks(self, rows, own)
+        flux, continuum = outputs[:, 0], None
+        if "log10_continuum" in self.channels:
+            continuum = 10.0 ** outputs[:, self.channels.index("log10_continuum")]
+        one = vectors.ndim == 1
+        return Prediction(
+            wavelength=asked,
+            flux=flux[0] if one else flux,
+            medium=medium or self.domain.medium,
+            flags=tuple(flags_for(self.space, self.domain.physics, row) for row in rows),
+            continuum=continuum[0] if one and continuum is not None else continuum,
+        )
+
+
+def flags_for(space: LabelSpace, physics: tuple[str, ...], labels: np.ndarray) -> tuple[str, ...]:
+    """Return the flags of one label vector: outside the training domain, or where missing physics matters."""
+    flags = []
+    if not space.inside(labels):
+        flags.append("extrapolated")
+    values = dict(zip(space.names, labels, strict=True))
+    if "no_molecules" in physics and values.get("teff", np.inf) < 5000:
+        flags.append("no_molecules_below_5000_K")
+    if "plane_parallel" in physics and values.get("logg", np.inf) < 1.5:
+        flags.append("plane_parallel_below_logg_1.5")
+    return tuple(flags)
+
+
+@eqx.filter_jit
+def _batch(bound: BoundEmulator, labels: Float[Array, "n labels"]) -> Float[Array, "n channels wavelengths"]:
+    return bound.batch(labels)
+
+
+def predict_in_chunks(emulator: Emulator, rows: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
+    """Return (n, channels, n_wavelength) float32; chunks over wavelengths and label vectors bound the memory."""
+    outputs = np.empty((len(rows), len(emulator.channels), len(wavelength)), np.float32)
+    for start in range(0, len(wavelength), 8192):
+        piece = slice(start, start + 8192)
+        bound = emulator.bind(wavelength[piece])
+        size = int(np.clip(PREDICT_MEMORY // (4 * bound.floats_per_spectrum), 1, len(rows)))
+        for first in range(0, len(rows), size):
+            part = rows[first : first + size]
+            # The last chunk is padded to the common size, so that it is compiled once.
+            padded = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+            outputs[first : first + size, :, piece] = _batch(bound, jnp.asarray(padded, jnp.float32))[: len(part)]
+    return outputs

@@ -1,0 +1,45 @@
+"""The errors a user can meet: each message names the value, the allowed range and the remedy."""
+
+
+class StarpayneError(ValueError):
+    """Base of every error raised for bad input; the command line prints it as one sentence."""
+
+
+class LabelError(StarpayneError):
+    """A stellar label is unknown, missing, not a number or outside its range."""
+
+
+class WavelengthError(StarpayneError):
+    """A wavelength array is unusable: unsorted, outside the range, traced, or in the wrong medium."""
+
+
+class GridError(StarpayneError):
+    """A grid is missing, empty, damaged, of a newer schema, or does not fit the request."""
+
+
+class SynthesisError(StarpayneError):
+    """A synthesis engine is missing, or cannot do what is asked of it."""
+
+
+class RecipeError(StarpayneError):
+    """A training recipe has an unknown or impossible setting."""
+
+
+class TrainingError(StarpayneError):
+    """Training cannot start, or had to stop."""
+
+
+class BundleError(StarpayneError):
+    """A model folder is missing, damaged, of a newer schema, or inconsistent."""
+
+
+class SpectrumError(StarpayneError):
+    """An observed spectrum is unusable, or does not overlap the model."""
+
+
+class OutputExistsError(StarpayneError):
+    """The output path holds something else; nothing was overwritten."""
+
+
+class MissingExtraError(StarpayneError):
+    """An optional dependency is not installed; the message names the extra that brings it."""

@@ -1,0 +1,74 @@
+"""Reading and writing files safely: strict JSON, and writes that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from starpayne.errors import StarpayneError
+
+MAX_JSON = 64 * 2**20
+
+
+def read_json(path: Path, error: type[StarpayneError]) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        error: if the file is missing, larger than 64 MB, not UTF-8, not JSON, not an object, or repeats a key.
+    """
+    if not path.is_file():
+        raise error(f"{path} is missing")
+    if path.stat().st_size > MAX_JSON:
+        raise error(f"{path} is larger than {MAX_JSON // 2**20} MB, which no such file needs")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        repeated = {key for key in keys if keys.count(key) > 1}
+        if repeated:
+            raise ValueError(f"the key {sorted(repeated)[0]!r} appears twice")
+        return dict(pairs)
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{path} cannot be read as JSON: {problem}") from problem
+    if not isinstance(data, dict):
+        raise error(f"{path} holds a {type(data).__name__}, not a JSON object")
+    return data
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON, replacing the file in one step."""
+    write_bytes(path, (json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file beside its place, flush it to disk and rename it, so that no reader ever sees half of it."""
+    draft = path.with_name(path.name + ".partial")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a draft folder beside ``path`` and move it into place, replacing what stood there."""
+    draft = path.with_name(path.name + ".partial")
+    remove(draft)
+    draft.mkdir(parents=True)
+    fill(draft)
+    remove(path)
+    draft.rename(path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

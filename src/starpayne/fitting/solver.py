@@ -1,0 +1,240 @@
+"""Bounded least squares by a projected Levenberg–Marquardt method with variable projection, in pure JAX.
+
+Nonlinear parameters (label coordinates, velocity, squares of the broadening velocities) live in the unit cube. Linear ones
+(continuum coefficients, amplitudes of the emulator's error modes) are solved at every step, and the derivative is that of the
+remaining residual (Kaufman 1975, BIT 15, 49), so errors derived from it are marginalised over them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from starpayne.fitting.forward import ForwardModel
+from starpayne.fitting.freedom import FreeLabels
+
+TOLERANCE = 2e-3
+"""Stop when the step is expected to lower χ² by less than this times the reduced χ²: a step of 0.04 σ."""
+
+MIN_DAMPING, MAX_DAMPING = 1e-6, 1e8
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Which nonlinear parameters there are, in order: free labels, then those of rv, vsini, broadening that are free."""
+
+    labels: FreeLabels
+    rv: bool
+    vsini: bool
+    broadening: bool
+
+    def __len__(self) -> int:
+        return len(self.labels) + self.rv + self.vsini + self.broadening
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        extra = {"rv": self.rv, "vsini": self.vsini, "broadening": self.broadening}
+        return (*self.labels.names, *(name for name, free in extra.items() if free))
+
+
+class Problem(eqx.Module):
+    """One star: everything the solver needs, padded pixels having an inverse error of 0.
+
+    Args:
+        flux: (n,) of order one; inverse_error: (n,).
+        basis: (n, n_continuum) continuum polynomials.
+        modes: (n, n_modes) emulator error modes on the pixels, times the continuum; amplitudes have unit variance.
+        low, high: (3,) bounds of shift (km/s), vsini² and sigma² (km²/s²); ``low`` is the value of a fixed one.
+    """
+
+    forward: ForwardModel
+    flux: Float[Array, " n"]
+    inverse_error: Float[Array, " n"]
+    basis: Float[Array, "n n_continuum"]
+    modes: Float[Array, "n n_modes"]
+    low: Float[Array, "3"]
+    high: Float[Array, "3"]
+
+
+class Solution(NamedTuple):
+    """Where the solver ended: position in the unit cube, χ², steps taken, and the model and its derivative there."""
+
+    theta: Float[Array, " p"]
+    chi2: Float[Array, ""]
+    iterations: Int[Array, ""]
+    model: Float[Array, " n"]
+    jacobian: Float[Array, "p n"]
+
+
+class State(NamedTuple):
+    theta: Array
+    residual: Array
+    jacobian: Array
+    model: Array
+    derivative: Array
+    damping: Array
+    growth: Array
+    iteration: Array
+    done: Array
+
+
+def widths(parameters: Parameters, problem: Problem, theta: Float[Array, " p"]) -> Float[Array, "3"]:
+    """Return shift, vsini² and sigma² at a point of the unit cube."""
+    values, i = [], len(parameters.labels)
+    for j, free in enumerate((parameters.rv, parameters.vsini, parameters.broadening)):
+        if free:
+            values.append(problem.low[j] + (problem.high[j] - problem.low[j]) * theta[i])
+            i += 1
+        else:
+            values.append(problem.low[j])
+    return jnp.stack(values)
+
+
+def model_and_jacobian(
+    parameters: Parameters, problem: Problem, theta: Float[Array, " p"]
+) -> tuple[Float[Array, " n"], Float[Array, "p n"]]:
+    """Return the normalised model on the pixels and its derivative by each parameter.
+
+    Observing is linear in the spectrum: the emulator is differentiated by the labels alone, and all derivatives pass
+    through one Fourier transform and one matrix.
+    """
+    forward, n = problem.forward, len(parameters.labels)
+
+    def emulate(cube: Array) -> Array:
+        return forward.bound(parameters.labels.from_cube(cube)) - 1
+
+    def derivative(tangent: Array) -> tuple[Array, Array]:
+        return jax.jvp(emulate, (theta[:n],), (tangent,))
+
+    if n:
+        depth, by_label = jax.vmap(derivative, out_axes=(None, 0))(jnp.eye(n))
+        stack = jnp.concatenate([depth[None], by_label])
+    else:
+        stack = emulate(theta[:0])[None]
+
+    def transfer(rest: Array) -> Array:
+        return forward.broadening.transfer(*widths(parameters, problem, jnp.concatenate([theta[:n], rest])))
+
+    spectra = forward.broadening.spectrum(stack)
+    response = transfer(theta[n:])
+    products = spectra * response
+    if len(parameters) > n:
+        by_width = jax.vmap(lambda t: jax.jvp(transfer, (theta[n:],), (t,))[1])(jnp.eye(len(parameters) - n))
+        products = jnp.concatenate([products, spectra[:1] * by_width])
+    observed = forward.pixels(forward.broadening.back(products, stack.shape[-1]))
+    return 1 + observed[0], observed[1:]
+
+
+def project(
+    problem: Problem, model: Float[Array, " n"], derivative: Float[Array, "p n"]
+) -> tuple[Float[Array, " rows"], Float[Array, "rows p"]]:
+    """Return residual and its derivative with the linear parameters solved.
+
+    Rows are pixels, then one per error mode: its amplitude, whose prior is a unit Gaussian.
+    """
+    w, n_modes = problem.inverse_error, problem.modes.shape[1]
+    continuum_columns = problem.basis * (model * w)[:, None]
+    prior = jnp.concatenate([jnp.zeros((n_modes, problem.basis.shape[1])), jnp.eye(n_modes)], axis=1)
+    design = jnp.concatenate([jnp.concatenate([continuum_columns, problem.modes * w[:, None]], axis=1), prior])
+    data = jnp.concatenate([problem.flux * w, jnp.zeros(n_modes)])
+    # Reduced QR rather than normal equations: float32 keeps its digits.
+    q, r = jnp.linalg.qr(design)
+    along = q.T @ data
+    coefficients = jax.scipy.linalg.solve_triangular(r, along)
+    continuum = problem.basis @ coefficients[: problem.basis.shape[1]]
+    columns = jnp.concatenate([(derivative * (continuum * w)).T, jnp.zeros((n_modes, derivative.shape[0]))])
+    return data - q @ along, -(columns - q @ (q.T @ columns))
+
+
+def _step(
+    hessian: Array, gradient: Array, theta: Array, damping: Array | float
+) -> tuple[Array, Array]:
+    """Return the damped step that stays in the unit cube, and by how much it should lower χ².
+
+    A parameter that would cross a bound is put on it and the others are solved again; three rounds suffice in practice,
+    and what is left is clipped.
+    """
+    diagonal = jnp.diagonal(hessian)
+    scale = jnp.sqrt(jnp.maximum(diagonal, 1e-10 * jnp.max(diagonal) + 1e-20))
+    pushed_out = ((theta <= 0) & (gradient > 0)) | ((theta >= 1) & (gradient < 0))
+    fixed, step = pushed_out, jnp.zeros_like(theta)
+    for _ in range(3):
+        free = ~fixed
+        target = -(gradient + hessian @ jnp.where(fixed, step, 0.0)) / scale
+        matrix = hessian / (scale[:, None] * scale) + damping * jnp.eye(len(theta))
+        matrix = jnp.where(free[:, None] & free[None, :], matrix, jnp.eye(len(theta)))
+        solved = jnp.linalg.solve(matrix, jnp.where(free, target, 0.0)) / scale
+        step = jnp.where(free, solved, step)
+        clipped = jnp.clip(theta + step, 0.0, 1.0) - theta
+        fixed = fixed | (clipped != step)
+        step = clipped
+    return step, -(2 * gradient @ step + step @ hessian @ step)
+
+
+def levenberg_marquardt(
+    parameters: Parameters, problem: Problem, start: Float[Array, " p"], max_iterations: int
+) -> Solution:
+    """Minimise χ² from a start in the unit cube (damping after Nielsen 1999, IMM-REP-1999-05)."""
+
+    def evaluate(theta: Array) -> tuple[Array, Array, Array, Array]:
+        model, derivative = model_and_jacobian(parameters, problem, theta)
+        residual, jacobian = project(problem, model, derivative)
+        return residual, jacobian, model, derivative
+
+    rows = jnp.maximum(jnp.sum(problem.inverse_error > 0), 1)
+
+    def proceed(state: State) -> Bool[Array, ""]:
+        return ~state.done & (state.iteration < max_iterations)
+
+    def iterate(state: State) -> State:
+        gradient = state.jacobian.T @ state.residual
+        hessian = state.jacobian.T @ state.jacobian
+        step, expected = _step(hessian, gradient, state.theta, state.damping)
+        theta = state.theta + step
+        residual, jacobian, model, derivative = evaluate(theta)
+        # Differences before squares: the sums of float32 squares would lose a change of a few in 10⁶.
+        gained = jnp.sum((state.residual - residual) * (state.residual + residual))
+        good = jnp.isfinite(gained) & (gained > 0) & (expected > 0)
+        ratio = gained / jnp.maximum(expected, 1e-30)
+        shrink = jnp.maximum(1 / 3, 1 - (2 * jnp.clip(ratio, 0, 1) - 1) ** 3)
+        damping = jnp.where(good, state.damping * shrink, state.damping * state.growth)
+        small = expected < TOLERANCE * jnp.maximum(1.0, jnp.sum(state.residual**2) / rows)
+        return State(
+            theta=jnp.where(good, theta, state.theta),
+            residual=jnp.where(good, residual, state.residual),
+            jacobian=jnp.where(good, jacobian, state.jacobian),
+            model=jnp.where(good, model, state.model),
+            derivative=jnp.where(good, derivative, state.derivative),
+            damping=jnp.clip(damping, MIN_DAMPING, MAX_DAMPING),
+            growth=jnp.where(good, 2.0, 2 * state.growth),
+            iteration=state.iteration + 1,
+            done=(small & (good | (state.damping < 1.0))) | (damping > MAX_DAMPING) | ~jnp.all(jnp.isfinite(step)),
+        )
+
+    first = evaluate(start)
+    state = State(
+        start, *first, damping=jnp.asarray(1e-2), growth=jnp.asarray(2.0), iteration=jnp.asarray(0),
+        done=~jnp.all(jnp.isfinite(first[0])),
+    )  # fmt: skip
+    state = jax.lax.while_loop(proceed, iterate, state) if len(parameters) else state
+    return Solution(state.theta, jnp.sum(state.residual**2), state.iteration, state.model, state.derivative)
+
+
+@eqx.filter_jit
+def solve(
+    parameters: Parameters, problems: Problem, starts: Float[Array, "stars p"], max_iterations: int
+) -> Solution:
+    """Solve many problems (or many starts of one) in one compiled call; the emulator is shared, all else is stacked."""
+    axes = eqx.tree_at(
+        lambda axes: axes.forward.bound,
+        jax.tree.map(lambda _: 0, problems),
+        replace_fn=lambda bound: jax.tree.map(lambda _: None, bound),
+    )
+    return jax.vmap(
+        lambda problem, start: levenberg_marquardt(parameters, problem, start, max_iterations), in_axes=(axes, 0)
+    )(problems, starts)

@@ -1,0 +1,411 @@
+"""The label table: one place for the names, units, bounds, transforms and constraints of stellar labels.
+
+Scaling, domain checks, error texts, sampling designs, solver bounds, plots and file metadata all read it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from starpayne.errors import LabelError
+
+TRANSFORMS = ("linear", "log10", "inverse")
+"""Scale on which a label is min–max scaled; ``inverse`` is 1/x, the natural scale of 5040/Teff."""
+
+UNITS = {"teff": "K", "logg": "dex(cm/s2)", "feh": "dex", "alpha_fe": "dex", "vmic": "km/s"}
+"""Units of the labels every grid may have; any ``xx_fe`` is in dex."""
+
+SYMBOLS = {
+    "teff": "$T_\\mathrm{eff}$",
+    "logg": "$\\log g$",
+    "feh": "[Fe/H]",
+    "alpha_fe": "[α/Fe]",
+    "vmic": "$v_\\mathrm{mic}$",
+}
+
+
+def unit_of(name: str) -> str:
+    """Return the unit of a label the field knows by name ("" if it is not one of them)."""
+    return UNITS.get(name, "dex" if name.endswith("_fe") else "")
+
+
+def symbol_of(name: str) -> str:
+    """Return how a label is written on a figure: ``mg_fe`` → ``[Mg/Fe]``."""
+    if name in SYMBOLS:
+        return SYMBOLS[name]
+    if name.endswith("_fe"):
+        return f"[{name[:-3].capitalize()}/Fe]"
+    return name
+
+
+@dataclass(frozen=True)
+class Label:
+    """One stellar label: its name, unit, lower and upper bound, and the scale it is interpolated on.
+
+    Args:
+        name: lower-case identifier, such as ``teff`` or ``mg_fe``.
+        low, high: bounds in physical units, ``low < high``.
+        unit: unit string; by default the field's unit for that name.
+        transform: ``linear``, ``log10`` or ``inverse``.
+
+    Raises:
+        LabelError: for bounds that are not finite or not increasing, or an unknown transform.
+    """
+
+    name: str
+    low: float
+    high: float
+    unit: str = ""
+    transform: str = "linear"
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise LabelError(f"label name {self.name!r} is not an identifier (letters, digits, underscore)")
+        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
+            raise LabelError(
+                f"label {self.name}: bounds must be finite and increasing, got low = {self.low}, high = {self.high}"
+            )
+        if self.transform not in TRANSFORMS:
+            raise LabelError(
+                f"label {self.name}: unknown transform {self.transform!r}; choose one of {', '.join(TRANSFORMS)}"
+            )
+        if self.transform != "linear" and self.low <= 0:
+            raise LabelError(f"label {self.name}: transform {self.transform} needs low > 0, got {self.low}")
+        if not self.unit:
+            object.__setattr__(self, "unit", unit_of(self.name))
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A linear constraint between labels: ``low <= sum(coefficient * label) <= high``."""
+
+    coefficients: Mapping[str, float]
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.coefficients or not all(np.isfinite(c) and c != 0 for c in self.coefficients.values()):
+            raise LabelError(f"constraint {self}: coefficients must be finite and not zero")
+        if not self.low < self.high:
+            raise LabelError(f"constraint {self}: low must be below high")
+
+    def __str__(self) -> str:
+        terms = "".join(
+            f" {'-' if c < 0 else '+'} {'' if abs(c) == 1 else f'{abs(c):g} '}{name}"
+            for name, c in self.coefficients.items()
+        ).removeprefix(" + ").strip()
+        return f"{self.low:g} <= {terms} <= {self.high:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """Read ``"-0.4 <= mg_fe - alpha_fe <= 0.4"`` (terms ``name`` or ``number name``, signs + and -)."""
+        parts = text.split("<=")
+        if len(parts) != 3:
+            raise LabelError(f"constraint {text!r}: write it as 'low <= label - label <= high'")
+        coefficients: dict[str, float] = {}
+        sign, factor = 1.0, 1.0
+        try:
+            for word in parts[1].replace("+", " + ").replace("-", " - ").replace("*", " ").split():
+                if word in "+-":
+                    sign = -1.0 if word == "-" else 1.0
+                elif word.isidentifier():
+                    coefficients[word] = sign * factor
+                    sign, factor = 1.0, 1.0
+                else:
+                    factor = float(word)
+            return cls(coefficients, float(parts[0]), float(parts[2]))
+        except ValueError as error:
+            raise LabelError(f"constraint {text!r}: write it as 'low <= label - label <= high'") from error
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The labels of a grid or model in their order, with the constraints between them.
+
+    Args:
+        labels: the labels, in the order of every label array.
+        constraints: linear constraints; the allowed region is the box of bounds cut by them.
+
+    Example:
+        >>> space = LabelSpace((Label("teff", 4000, 7000), Label("logg", 1, 5)))
+        >>> space.vector({"logg": 4.44, "teff": 5772})
+        array([5772.  ,    4.44])
+        >>> space.check([5772, 5.5])
+        Traceback (most recent call last):
+        ...
+        starpayne.errors.LabelError: logg = 5.5 dex(cm/s2) is outside the range 1 to 5
+    """
+
+    labels: tuple[Label, ...]
+    constraints: tuple[Constraint, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "constraints", tuple(self.constraints))
+        if not self.labels:
+            raise LabelError("a label space needs at least one label")
+        repeated = sorted({n for n in self.names if self.names.count(n) > 1})
+        if repeated:
+            raise LabelError(f"labels given twice: {', '.join(repeated)}")
+        for constraint in self.constraints:
+            self.refuse_unknown(constraint.coefficients, f"constraint {constraint}")
+
+    def __hash__(self) -> int:
+        # A constraint holds a dict, so the generated hash would fail; the space is static data of a jitted module.
+        return hash((self.labels, tuple(map(str, self.constraints))))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, name: str) -> Label:
+        self.refuse_unknown([name])
+        return self.labels[self.names.index(name)]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels)
+
+    @cached_property
+    def low(self) -> np.ndarray:
+        """(n_labels,) float64 lower bounds in physical units."""
+        return np.array([label.low for label in self.labels])
+
+    @cached_property
+    def high(self) -> np.ndarray:
+        """(n_labels,) float64 upper bounds in physical units."""
+        return np.array([label.high for label in self.labels])
+
+    # -- from names to vectors ------------------------------------------------------------------------------
+
+    def refuse_unknown(self, names: Iterable[str], where: str = "") -> None:
+        """Raise LabelError, with the closest known name, for any name that is not a label here."""
+        for name in names:
+            if name not in self.names:
+                close = difflib.get_close_matches(name.lower(), self.names, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise LabelError(
+                    f"{where + ': ' if where else ''}unknown label {name!r}{hint} (labels: {', '.join(self.names)})"
+                )
+
+    def vector(self, values: Mapping[str, float]) -> np.ndarray:
+        """Return the (n_labels,) float64 vector of a mapping name → value in physical units.
+
+        Raises:
+            LabelError: for unknown names, and for missing ones, which are all listed with their ranges.
+        """
+        self.refuse_unknown(values)
+        missing = [label for label in self.labels if label.name not in values]
+        if missing:
+            listed = ", ".join(f"{m.name} ({m.low:g} to {m.high:g} {m.unit})".replace(" )", ")") for m in missing)
+            raise LabelError(f"missing labels: {listed}")
+        return np.array([float(values[name]) for name in self.names])
+
+    # -- the domain -----------------------------------------------------------------------------------------
+
+    def inside(self, values: ArrayLike) -> np.ndarray:
+        """Return (...,) bool: which of the (..., n_labels) vectors lie in the allowed region (NaN never does)."""
+        values = self._as_vectors(values)
+        slack = self._slack
+        good = np.all((values >= self.low - slack) & (values <= self.high + slack), axis=-1)
+        for constraint, weights in zip(self.constraints, self._weights, strict=True):
+            total = values @ weights
+            good &= (total >= constraint.low - 1e-9) & (total <= constraint.high + 1e-9)
+        return good
+
+    def check(self, values: ArrayLike) -> None:
+        """Raise LabelError for the first label or constraint that any of the (..., n_labels) vectors breaks."""
+        values = self._as_vectors(values)
+        if np.all(self.inside(values)):
+            return
+        rows = values.reshape(-1, len(self))
+        row = int(np.flatnonzero(~self.inside(rows))[0])
+        where = f"row {row}: " if values.ndim > 1 else ""
+        for label, value, slack in zip(self.labels, rows[row], self._slack, strict=True):
+            if not np.isfinite(value):
+                raise LabelError(f"{where}{label.name} = {value} is not a finite number")
+            if not label.low - slack <= value <= label.high + slack:
+                value_and_unit = f"{value:g} {label.unit}".strip()
+                raise LabelError(
+                    f"{where}{label.name} = {value_and_unit} is outside the range {label.low:g} to {label.high:g}"
+                )
+        for constraint, weights in zip(self.constraints, self._weights, strict=True):
+            total = float(rows[row] @ weights)
+            if not constraint.low - 1e-9 <= total <= constraint.high + 1e-9:
+                raise LabelError(f"{where}the labels break {constraint}: the combination is {total:g}")
+
+    def _as_vectors(self, values: ArrayLike) -> np.ndarray:
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim == 0 or array.shape[-1] != len(self):
+            raise LabelError(
+                f"labels must have {len(self)} values in the last dimension ({', '.join(self.names)}), "
+                f"got an array of shape {array.shape}"
+            )
+        return array
+
+    @cached_property
+    def _slack(self) -> np.ndarray:
+        # A float32 round trip of a bound must stay inside.
+        return 1e-6 * np.maximum(np.abs(self.low), np.abs(self.high))
+
+    @cached_property
+    def _weights(self) -> list[np.ndarray]:
+        return [np.array([c.coefficients.get(n, 0.0) for n in self.names]) for c in self.constraints]
+
+    # -- scaling --------------------------------------------------------------------------------------------
+
+    def scale(self, values: Any) -> Any:
+        """Transform and min–max scale (..., n_labels) labels to [0, 1]; NumPy in, NumPy out, JAX in, JAX out."""
+        columns = [_forward(label.transform, values[..., i]) for i, label in enumerate(self.labels)]
+        return _stack(columns, self._transformed_low, self._transformed_width)
+
+    def unscale(self, unit: Any) -> Any:
+        """Invert :meth:`scale`."""
+        low, width = self._transformed_low, self._transformed_width
+        columns = [
+            _backward(label.transform, low[i] + width[i] * unit[..., i]) for i, label in enumerate(self.labels)
+        ]
+        return _stack(columns)
+
+    @cached_property
+    def _transformed_low(self) -> np.ndarray:
+        return np.array([_forward(label.transform, np.float64(label.low)) for label in self.labels])
+
+    @cached_property
+    def _transformed_width(self) -> np.ndarray:
+        high = np.array([_forward(label.transform, np.float64(label.high)) for label in self.labels])
+        return high - self._transformed_low
+
+    # -- the unit cube --------------------------------------------------------------------------------------
+
+    def from_cube(self, cube: Any) -> Any:
+        """Map (..., n_labels) points of the unit cube onto the allowed region, bounds and constraints together.
+
+        Label i runs over the interval that its bounds and the constraints leave it, given the labels that its
+        constraints name before it in the table. With an offset constraint (|[Mg/Fe] − [α/Fe]| ≤ 0.4) the cube
+        coordinate is the offset, which is the natural coordinate to sample and to interpolate in.
+        """
+        columns: list[Any] = []
+        for i in range(len(self)):
+            low, high = self._interval(i, columns)
+            columns.append(low + (high - low) * cube[..., i])
+        return _stack(columns)
+
+    def to_cube(self, values: Any) -> Any:
+        """Invert :meth:`from_cube` (labels outside the region land outside [0, 1])."""
+        columns = [values[..., i] for i in range(len(self))]
+        cube = []
+        for i in range(len(self)):
+            low, high = self._interval(i, columns[:i])
+            cube.append((columns[i] - low) / (high - low))
+        return _stack(cube)
+
+    def _interval(self, i: int, before: Sequence[Any]) -> tuple[Any, Any]:
+        """Return the bounds of label i given the labels before it, from every constraint in which it comes last."""
+        low: Any = self.labels[i].low
+        high: Any = self.labels[i].high
+        for constraint, weights in zip(self.constraints, self._weights, strict=True):
+            if np.flatnonzero(weights)[-1] != i:
+                continue
+            rest = sum((weights[j] * before[j] for j in range(i) if weights[j]), start=0.0)
+            ends = (constraint.low - rest) / weights[i], (constraint.high - rest) / weights[i]
+            lower, upper = ends if weights[i] > 0 else ends[::-1]
+            xp = _namespace(lower)
+            low, high = xp.maximum(low, lower), xp.minimum(high, upper)
+        return low, high
+
+    # -- designs --------------------------------------------------------------------------------------------
+
+    def sobol(self, n: int, seed: int) -> np.ndarray:
+        """Return an (n, n_labels) float64 scrambled Sobol design filling the allowed region.
+
+        A prefix of a longer design with the same seed is the shorter design. Points whose constraints leave an
+        empty interval are passed over and the sequence goes on.
+
+        Raises:
+            LabelError: if n < 1, or the constraints leave (almost) nothing of the box.
+        """
+        from scipy.stats import qmc
+
+        if n < 1:
+            raise LabelError(f"a design needs at least one spectrum, got n = {n}")
+        sampler = qmc.Sobol(len(self), scramble=True, seed=seed)
+        kept = np.empty((0, len(self)))
+        drawn = 0
+        while len(kept) < n:
+            # Powers of two keep the balance of the sequence, and the same draws whatever n is.
+            size = max(64, 1 << int(np.ceil(np.log2(n)))) if drawn == 0 else drawn
+            points = self.from_cube(sampler.random(size))
+            drawn += size
+            kept = np.concatenate([kept, points[self.inside(points)]])
+            if drawn >= 64 * n + 65536 and len(kept) < n:
+                raise LabelError(
+                    f"the constraints leave too little of the label box: {len(kept)} of {drawn} points are allowed"
+                )
+        return kept[:n]
+
+    # -- files ----------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data: ``{"labels": [...], "constraints": ["low <= a - b <= high", ...]}``."""
+        return {
+            "labels": [
+                {"name": x.name, "unit": x.unit, "low": x.low, "high": x.high, "transform": x.transform}
+                for x in self.labels
+            ],
+            "constraints": [str(c) for c in self.constraints],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LabelSpace:
+        """Read what :meth:`to_dict` writes (``unit`` and ``transform`` may be left out)."""
+        try:
+            labels = [
+                Label(
+                    str(d["name"]),
+                    float(d["low"]),
+                    float(d["high"]),
+                    str(d.get("unit", "")),
+                    str(d.get("transform", "linear")),
+                )
+                for d in data["labels"]
+            ]
+            return cls(tuple(labels), tuple(Constraint.parse(c) for c in data.get("constraints", [])))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise LabelError(f"label table cannot be read: {error!r}; each label needs name, low, high") from error
+
+
+def _namespace(array: Any) -> Any:
+    """Return numpy for host data and jax.numpy for JAX arrays and tracers, without importing JAX needlessly."""
+    if isinstance(array, (np.ndarray, float, int, np.generic)):
+        return np
+    import jax.numpy as jnp
+
+    return jnp
+
+
+def _forward(transform: str, x: Any) -> Any:
+    if transform == "log10":
+        return _namespace(x).log10(x)
+    return 1.0 / x if transform == "inverse" else x
+
+
+def _backward(transform: str, y: Any) -> Any:
+    if transform == "log10":
+        return 10.0**y
+    return 1.0 / y if transform == "inverse" else y
+
+
+def _stack(columns: Sequence[Any], offset: np.ndarray | float = 0.0, width: np.ndarray | float = 1.0) -> Any:
+    xp = _namespace(columns[0])
+    stacked = xp.stack([xp.asarray(c) for c in columns], axis=-1)
+    if xp is np:
+        return (stacked - offset) / width
+    # float32 on the device: subtract the bound before dividing, so that Teff keeps its digits.
+    return (stacked - xp.asarray(offset, stacked.dtype)) / xp.asarray(width, stacked.dtype)

