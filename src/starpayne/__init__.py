@@ -1,0 +1,56 @@
+"""Stellar spectra from stellar labels, fast enough to fit with.
+
+Synthesize a grid with a radiative-transfer code, train an emulator on it, evaluate it, fit observed stars.
+
+Example:
+    ``model = starpayne.load("transformer.model")`` and
+    ``starpayne.fit(starpayne.ObservedSpectrum.read("star.fits"), model, 47000)``
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starpayne.bundle import Model, load, save
+    from starpayne.emulators import Emulator, Payne, TransformerPayne
+    from starpayne.errors import StarpayneError
+    from starpayne.evaluation import evaluate
+    from starpayne.fitting import FitOptions, FitResult, fit
+    from starpayne.grid import Grid
+    from starpayne.importing import import_folder
+    from starpayne.labels import Constraint, Label, LabelSpace
+    from starpayne.spectra import ObservedSpectrum
+    from starpayne.synthesis import Design
+    from starpayne.synthesis import run as synthesize
+    from starpayne.training import Recipe, TrainingData, train
+
+# Resolved at first use, so that `import starpayne` costs nothing and prediction never imports what only synthesis needs.
+_HOME = {
+    "Model": "bundle", "load": "bundle", "save": "bundle",
+    "Emulator": "emulators", "Payne": "emulators", "TransformerPayne": "emulators",
+    "StarpayneError": "errors", "evaluate": "evaluation",
+    "FitOptions": "fitting", "FitResult": "fitting", "fit": "fitting",
+    "Grid": "grid", "import_folder": "importing",
+    "Constraint": "labels", "Label": "labels", "LabelSpace": "labels",
+    "ObservedSpectrum": "spectra", "Design": "synthesis", "synthesize": "synthesis",
+    "Recipe": "training", "TrainingData": "training", "train": "training",
+}  # fmt: skip
+
+__all__ = [
+    "Constraint", "Design", "Emulator", "FitOptions", "FitResult", "Grid", "Label", "LabelSpace", "Model",
+    "ObservedSpectrum", "Payne", "Recipe", "StarpayneError", "TrainingData", "TransformerPayne", "evaluate", "fit",
+    "import_folder", "load", "save", "synthesize", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'starpayne' has no attribute {name!r}")
+    module = import_module(f"starpayne.{_HOME[name]}")
+    return getattr(module, "run" if name == "synthesize" else name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

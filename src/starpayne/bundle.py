@@ -81,11 +81,15 @@ def save(model: Model, path: str | Path, overwrite: bool = False) -> Path:
 
     Raises:
         OutputExistsError: if the path exists and ``overwrite`` is not set.
+        BundleError: if a weight is not finite.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; give another path, or --overwrite to replace it")
     emulator = model.emulator
+    for name, leaf in named_arrays(emulator).items():
+        if not np.all(np.isfinite(leaf)):
+            raise BundleError(f"weight {name} holds values that are not finite; such a model is not saved")
     tensors = {name: np.asarray(leaf) for name, leaf in named_arrays(emulator).items()}
     if model.residuals is not None:
         for name, values in asdict(model.residuals).items():
@@ -166,7 +170,7 @@ def _is_array(leaf: Any) -> bool:
 def _skeleton(manifest: Mapping[str, Any]) -> Emulator:
     """Return the emulator of a manifest with shapes in the place of arrays: nothing is allocated."""
     channels = tuple(manifest["channels"])
-    if not channels or any(c not in CHANNELS for c in channels) or channels[0] != "flux":
+    if channels not in (CHANNELS[:1], CHANNELS):
         raise BundleError(f"channels {channels} are not known; they are flux, then log10_continuum")
     space = LabelSpace.from_dict(manifest["label_space"])
     stated = dict(manifest["domain"])
@@ -200,7 +204,8 @@ def _fill(skeleton: Emulator, tensors: Mapping[str, np.ndarray], path: Path) -> 
         tensor = tensors[name]
         if tensor.shape != leaf.shape or tensor.dtype != leaf.dtype:
             raise BundleError(
-                f"{path}: weight {name} is {tensor.dtype} {tensor.shape}, the architecture needs {leaf.dtype} {leaf.shape}"
+                f"{path}: weight {name} is {tensor.dtype} {tensor.shape}, "
+                f"the architecture needs {leaf.dtype} {leaf.shape}"
             )
         if not np.all(np.isfinite(tensor)):
             raise BundleError(f"{path}: weight {name} holds values that are not finite")
@@ -246,4 +251,3 @@ def _compare_fingerprint(emulator: Emulator, fingerprint: Mapping[str, Any], pat
             f"{path} does not reproduce its fingerprint spectrum: the flux differs by {difference:.1e} "
             f"(allowed {FINGERPRINT_TOLERANCE:.0e}; made on {fingerprint.get('platform')})"
         )
-

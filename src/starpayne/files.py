@@ -18,7 +18,8 @@ def read_json(path: Path, error: type[StarpayneError]) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises:
-        error: if the file is missing, larger than 64 MB, not UTF-8, not JSON, not an object, or repeats a key.
+        error: if the file is missing, larger than 64 MB, not UTF-8, not JSON, not an object, repeats a key, or holds
+            NaN or Infinity, which JSON has not.
     """
     if not path.is_file():
         raise error(f"{path} is missing")
@@ -32,8 +33,11 @@ def read_json(path: Path, error: type[StarpayneError]) -> dict[str, Any]:
             raise ValueError(f"the key {sorted(repeated)[0]!r} appears twice")
         return dict(pairs)
 
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not a number that JSON knows")
+
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique, parse_constant=refuse)
     except (ValueError, RecursionError) as problem:
         raise error(f"{path} cannot be read as JSON: {problem}") from problem
     if not isinstance(data, dict):
@@ -57,13 +61,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a draft folder beside ``path`` and move it into place, replacing what stood there."""
-    draft = path.with_name(path.name + ".partial")
+    """Fill a draft folder beside ``path`` and move it into place; only then delete what stood there."""
+    draft, replaced = path.with_name(path.name + ".partial"), path.with_name(path.name + ".replaced")
     remove(draft)
     draft.mkdir(parents=True)
     fill(draft)
-    remove(path)
+    remove(replaced)
+    if path.exists():
+        path.rename(replaced)
     draft.rename(path)
+    remove(replaced)
 
 
 def remove(path: Path) -> None:

@@ -191,22 +191,28 @@ class Grid:
         path = Path(path)
         if not path.exists():
             raise GridError(f"no grid at {path}")
+        foreign = f"{path} is not a starpayne grid; `starpayne import` makes one from other people's files"
+        if not (path / "zarr.json").is_file():
+            raise GridError(foreign)
         try:
             group = zarr.open_group(str(path), mode="r+" if writable else "r", use_consolidated=False)
             attributes = dict(group.attrs)
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise GridError(f"{path} is not a readable Zarr store ({type(error).__name__}: {error})") from error
         if attributes.get("kind") != "starpayne-grid":
-            raise GridError(
-                f"{path} is not a starpayne grid; `starpayne import` makes one from other people's files"
-            )
+            raise GridError(foreign)
         schema = attributes.get("schema")
         if not isinstance(schema, int) or schema > SCHEMA:
             raise GridError(
                 f"{path} has grid schema {schema}; this starpayne reads up to {SCHEMA}: install a newer starpayne"
             )
         grid = cls(path, group)
-        grid._check()
+        try:
+            grid._check()
+        except GridError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+            raise GridError(f"{path} is damaged: its description cannot be used ({error})") from error
         return grid
 
     def _check(self) -> None:
@@ -221,7 +227,12 @@ class Grid:
                 f"{self.path} is damaged: flux has shape {self._group['flux'].shape}, "
                 f"labels and wavelengths say {shape}"
             )
+        check_medium(self.medium)
+        check_wavelength(self.wavelength)
+        self.space.check(self.labels)
         self.split.check(len(self.labels))
+        # Read here, so that a grid that opens is one whose description is whole.
+        _ = self.provenance, self.failures
 
     # -- what is in it --------------------------------------------------------------------------------------
 
@@ -324,9 +335,10 @@ class Grid:
         return rows[self.status[rows] == DONE]
 
     def _spectra(self, name: str, rows: ArrayLike | None) -> np.ndarray:
-        rows = np.arange(len(self.labels)) if rows is None else np.asarray(rows, dtype=np.int64)
+        rows = np.arange(len(self.labels)) if rows is None else np.atleast_1d(np.asarray(rows, dtype=np.int64))
         if rows.size and (rows.min() < 0 or rows.max() >= len(self.labels)):
-            raise GridError(f"row {rows.max()} of {len(self.labels)} spectra does not exist")
+            wrong = rows.max() if rows.max() >= len(self.labels) else rows.min()
+            raise GridError(f"row {wrong} of {len(self.labels)} spectra does not exist")
         not_done = rows[self.status[rows] != DONE]
         if not_done.size:
             raise GridError(
@@ -354,14 +366,27 @@ class Grid:
     def write(
         self, row: int, *, flux: np.ndarray, continuum: np.ndarray | None = None, intensity: np.ndarray | None = None
     ) -> None:
-        """Store one spectrum, status last. Rows of one chunk must be written by one process at a time."""
-        self._group["flux"][row] = flux
-        if self.has_continuum:
-            if continuum is None:
-                raise GridError(f"row {row}: this grid stores the continuum, and none was given")
-            self._group["continuum"][row] = continuum
-        if intensity is not None:
-            self._group["intensity"][row] = intensity
+        """Store what the grid has room for of one spectrum, status last; one process at a time in any chunk.
+
+        Raises:
+            GridError: if the row does not exist, or an array is missing, of another shape, or not finite.
+        """
+        if not 0 <= row < len(self.labels):
+            raise GridError(f"row {row} of {len(self.labels)} spectra does not exist")
+        arrays = {"flux": flux, "continuum": continuum, "intensity": intensity}
+        for name, values in arrays.items():
+            if values is None:
+                if name == "continuum" and self.has_continuum:
+                    raise GridError(f"row {row}: this grid stores the continuum, and none was given")
+            elif name not in self._group:
+                continue
+            elif np.shape(values) != (shape := self._group[name].shape[1:]):
+                raise GridError(f"row {row}: {name} has shape {np.shape(values)}, this grid needs {shape}")
+            elif not np.all(np.isfinite(values)):
+                raise GridError(f"row {row}: {name} is not finite everywhere")
+        for name, values in arrays.items():
+            if values is not None and name in self._group:
+                self._group[name][row] = values
         self._group["status"][row] = DONE
 
     def write_all(self, flux: np.ndarray, continuum: np.ndarray | None = None) -> None:

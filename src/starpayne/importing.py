@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
-from starpayne.errors import GridError
+from starpayne.errors import GridError, StarpayneError
 from starpayne.files import read_json
 from starpayne.grid import Grid, Split
 from starpayne.labels import LabelSpace
@@ -38,6 +40,15 @@ def import_folder(source: str | Path, path: str | Path, overwrite: bool = False)
     if not source.is_dir():
         raise GridError(f"no folder at {source}")
     facts = read_json(source / "grid.json", GridError)
+    try:
+        return _import(source, facts, Path(path), overwrite)
+    except StarpayneError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise GridError(f"{source / 'grid.json'} cannot be used ({type(error).__name__}: {error})") from error
+
+
+def _import(source: Path, facts: Mapping[str, Any], path: Path, overwrite: bool) -> Grid:
     space = LabelSpace.from_dict(facts)
     labels = _array(source, str(facts.get("labels_file", "labels.npy")))
     wavelength = check_wavelength(_array(source, "wavelength.npy"))
@@ -54,8 +65,9 @@ def import_folder(source: str | Path, path: str | Path, overwrite: bool = False)
     if not np.all(np.isfinite(flux)):
         row = int(np.flatnonzero(~np.all(np.isfinite(flux), axis=1))[0])
         raise GridError(f"{source}: the flux of spectrum {row} is not finite")
-    if not np.median(np.max(flux, axis=1)) < 1.5:
-        raise GridError(f"{source}: the flux is not normalised (its median maximum is {np.median(flux.max(axis=1)):g})")
+    highest = float(np.median(np.max(flux, axis=1)))
+    if not 0.1 < highest < 1.5:
+        raise GridError(f"{source}: the flux is not normalised (its median maximum is {highest:g})")
     continuum = _continuum(source, facts, wavelength, len(labels))
     grid = Grid.create(
         path, space, labels, wavelength,
@@ -85,7 +97,7 @@ def _array(source: Path, name: str, key: str | None = None) -> np.ndarray:
     try:
         loaded = np.load(path, allow_pickle=False)
         return loaded if isinstance(loaded, np.ndarray) else loaded[key or loaded.files[0]]
-    except (ValueError, OSError, EOFError, KeyError, IndexError) as error:
+    except (ValueError, OSError, EOFError, KeyError, IndexError, BadZipFile, zlib.error) as error:
         raise GridError(f"{path} cannot be read: {error}") from error
 
 
@@ -105,7 +117,7 @@ def _continuum(source: Path, facts: Mapping[str, Any], wavelength: np.ndarray, n
     if values.shape == (n, len(wavelength)):
         return values.astype(np.float32)
     if values.shape != (n, 2):
-        raise GridError(f"{source}: the continuum has shape {values.shape}; {(n, len(wavelength))} or {(n, 2)} is needed")
+        raise GridError(f"{source}: the continuum has shape {values.shape}, not {(n, len(wavelength))} or {(n, 2)}")
     fraction = (wavelength - wavelength[0]) / (wavelength[-1] - wavelength[0])
     return (values[:, :1] + (values[:, 1:] - values[:, :1]) * fraction).astype(np.float32)
 

@@ -6,6 +6,7 @@ Scaling, domain checks, error texts, sampling designs, solver bounds, plots and 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -97,32 +98,33 @@ class Constraint:
             raise LabelError(f"constraint {self}: low must be below high")
 
     def __str__(self) -> str:
-        terms = "".join(
-            f" {'-' if c < 0 else '+'} {'' if abs(c) == 1 else f'{abs(c):g} '}{name}"
+        terms = " ".join(
+            f"{'-' if c < 0 else '+'} {'' if abs(c) == 1 else f'{_exactly(abs(c))} '}{name}"
             for name, c in self.coefficients.items()
-        ).removeprefix(" + ").strip()
-        return f"{self.low:g} <= {terms} <= {self.high:g}"
+        )
+        return f"{_exactly(self.low)} <= {terms.removeprefix('+ ')} <= {_exactly(self.high)}"
 
     @classmethod
     def parse(cls, text: str) -> Constraint:
         """Read ``"-0.4 <= mg_fe - alpha_fe <= 0.4"`` (terms ``name`` or ``number name``, signs + and -)."""
+        remedy = f"constraint {text!r}: write it as 'low <= label - label <= high'"
         parts = text.split("<=")
-        if len(parts) != 3:
-            raise LabelError(f"constraint {text!r}: write it as 'low <= label - label <= high'")
+        if len(parts) != 3 or not (terms := parts[1].strip()):
+            raise LabelError(remedy)
         coefficients: dict[str, float] = {}
-        sign, factor = 1.0, 1.0
+        end = 0
+        while end < len(terms):
+            term = _TERM.match(terms, end)
+            # Only the first term may leave out its sign, and a label stands in one term.
+            if term is None or term["name"] in coefficients or not (term["sign"] or end == 0):
+                raise LabelError(remedy)
+            coefficients[term["name"]] = float(f"{term['sign']}{term['factor'] or 1}")
+            end = term.end()
         try:
-            for word in parts[1].replace("+", " + ").replace("-", " - ").replace("*", " ").split():
-                if word in "+-":
-                    sign = -1.0 if word == "-" else 1.0
-                elif word.isidentifier():
-                    coefficients[word] = sign * factor
-                    sign, factor = 1.0, 1.0
-                else:
-                    factor = float(word)
-            return cls(coefficients, float(parts[0]), float(parts[2]))
+            low, high = float(parts[0]), float(parts[2])
         except ValueError as error:
-            raise LabelError(f"constraint {text!r}: write it as 'low <= label - label <= high'") from error
+            raise LabelError(remedy) from error
+        return cls(coefficients, low, high)
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,13 @@ class LabelSpace:
         if missing:
             listed = ", ".join(f"{m.name} ({m.low:g} to {m.high:g} {m.unit})".replace(" )", ")") for m in missing)
             raise LabelError(f"missing labels: {listed}")
-        return np.array([float(values[name]) for name in self.names])
+        vector = np.empty(len(self))
+        for i, name in enumerate(self.names):
+            try:
+                vector[i] = float(values[name])
+            except (TypeError, ValueError) as error:
+                raise LabelError(f"{name} = {values[name]!r} is not a number") from error
+        return vector
 
     # -- the domain -----------------------------------------------------------------------------------------
 
@@ -215,29 +223,42 @@ class LabelSpace:
         slack = self._slack
         good = np.all((values >= self.low - slack) & (values <= self.high + slack), axis=-1)
         for constraint, weights in zip(self.constraints, self._weights, strict=True):
-            total = values @ weights
-            good &= (total >= constraint.low - 1e-9) & (total <= constraint.high + 1e-9)
-        return good
+            with np.errstate(invalid="ignore"):  # infinity times zero
+                total, slack = values @ weights, self._slack @ np.abs(weights)
+            good &= (total >= constraint.low - slack) & (total <= constraint.high + slack)
+        return np.asarray(good)
 
-    def check(self, values: ArrayLike) -> None:
-        """Raise LabelError for the first label or constraint that any of the (..., n_labels) vectors breaks."""
+    def check(self, values: ArrayLike, extrapolate: bool = False) -> None:
+        """Raise LabelError for the first label or constraint that any of the (..., n_labels) vectors breaks.
+
+        With ``extrapolate``, only what has no place on a label's scale is refused: NaN, infinity, or a value that is
+        not positive where the transform needs one.
+        """
         values = self._as_vectors(values)
-        if np.all(self.inside(values)):
-            return
         rows = values.reshape(-1, len(self))
-        row = int(np.flatnonzero(~self.inside(rows))[0])
+        if extrapolate:
+            linear = np.array([label.transform == "linear" for label in self.labels])
+            good = np.all(np.isfinite(rows) & (linear | (rows > 0)), axis=-1)
+        else:
+            good = self.inside(rows)
+        if np.all(good):
+            return
+        row = int(np.flatnonzero(~good)[0])
         where = f"row {row}: " if values.ndim > 1 else ""
-        for label, value, slack in zip(self.labels, rows[row], self._slack, strict=True):
+        for label, value in zip(self.labels, rows[row], strict=True):
             if not np.isfinite(value):
                 raise LabelError(f"{where}{label.name} = {value} is not a finite number")
+            if extrapolate and label.transform != "linear" and value <= 0:
+                raise LabelError(f"{where}{label.name} = {value:g} has no place on its {label.transform} scale")
+        for label, value, slack in zip(self.labels, rows[row], self._slack, strict=True):
             if not label.low - slack <= value <= label.high + slack:
                 value_and_unit = f"{value:g} {label.unit}".strip()
                 raise LabelError(
                     f"{where}{label.name} = {value_and_unit} is outside the range {label.low:g} to {label.high:g}"
                 )
         for constraint, weights in zip(self.constraints, self._weights, strict=True):
-            total = float(rows[row] @ weights)
-            if not constraint.low - 1e-9 <= total <= constraint.high + 1e-9:
+            total, slack = float(rows[row] @ weights), self._slack @ np.abs(weights)
+            if not constraint.low - slack <= total <= constraint.high + slack:
                 raise LabelError(f"{where}the labels break {constraint}: the combination is {total:g}")
 
     def _as_vectors(self, values: ArrayLike) -> np.ndarray:
@@ -268,9 +289,7 @@ class LabelSpace:
     def unscale(self, unit: Any) -> Any:
         """Invert :meth:`scale`."""
         low, width = self._transformed_low, self._transformed_width
-        columns = [
-            _backward(label.transform, low[i] + width[i] * unit[..., i]) for i, label in enumerate(self.labels)
-        ]
+        columns = [_backward(label.transform, low[i] + width[i] * unit[..., i]) for i, label in enumerate(self.labels)]
         return _stack(columns)
 
     @cached_property
@@ -335,7 +354,8 @@ class LabelSpace:
 
         if n < 1:
             raise LabelError(f"a design needs at least one spectrum, got n = {n}")
-        sampler = qmc.Sobol(len(self), scramble=True, seed=seed)
+        # SciPy 1.15 renamed seed to rng, and takes either.
+        sampler = qmc.Sobol(len(self), scramble=True, seed=seed)  # pyright: ignore[reportCallIssue]
         kept = np.empty((0, len(self)))
         drawn = 0
         while len(kept) < n:
@@ -377,8 +397,20 @@ class LabelSpace:
                 for d in data["labels"]
             ]
             return cls(tuple(labels), tuple(Constraint.parse(c) for c in data.get("constraints", [])))
-        except (KeyError, TypeError, AttributeError) as error:
+        except LabelError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise LabelError(f"label table cannot be read: {error!r}; each label needs name, low, high") from error
+
+
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_TERM = re.compile(rf"\s*(?P<sign>[+-]?)\s*(?P<factor>{_NUMBER})?\s*\*?\s*(?P<name>[^\W\d]\w*)")
+"""A term of a constraint: sign, number, label."""
+
+
+def _exactly(value: float) -> str:
+    """Return the shortest text that reads back as this number."""
+    return short if float(short := f"{value:g}") == value else repr(float(value))
 
 
 def _namespace(array: Any) -> Any:

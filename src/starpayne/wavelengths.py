@@ -58,10 +58,15 @@ def check_wavelength(wavelength: ArrayLike) -> np.ndarray:
     return array
 
 
+def covers(low: float, high: float, wavelength: np.ndarray) -> bool:
+    """Return whether increasing wavelengths lie in [low, high] Å, give or take the rounding of a conversion."""
+    tolerance = 1e-9 * high
+    return bool(wavelength[0] >= low - tolerance and wavelength[-1] <= high + tolerance)
+
+
 def check_coverage(wavelength: np.ndarray, low: float, high: float, medium: str) -> None:
     """Raise WavelengthError, printing both ranges, if any wavelength is outside [low, high] Å."""
-    tolerance = 1e-9 * high
-    if wavelength[0] < low - tolerance or wavelength[-1] > high + tolerance:
+    if not covers(low, high, wavelength):
         raise WavelengthError(
             f"wavelengths {wavelength[0]:.3f} to {wavelength[-1]:.3f} Å leave the model's range "
             f"{low:.3f} to {high:.3f} Å ({medium})"
@@ -92,7 +97,7 @@ def doppler_factor(velocity: Any) -> Any:
 def vacuum_to_air(wavelength: ArrayLike) -> np.ndarray:
     """Convert vacuum wavelengths (Å) to standard air (Ciddor 1996, Appl. Opt. 35, 1566, via Morton 2000 eq. 8)."""
     vacuum = np.asarray(wavelength, dtype=np.float64)
-    return vacuum / _refractive_index(vacuum)
+    return np.asarray(vacuum / _refractive_index(vacuum))
 
 
 def air_to_vacuum(wavelength: ArrayLike) -> np.ndarray:
@@ -101,7 +106,7 @@ def air_to_vacuum(wavelength: ArrayLike) -> np.ndarray:
     vacuum = air * _refractive_index(air)
     for _ in range(4):
         vacuum = air * _refractive_index(vacuum)
-    return vacuum
+    return np.asarray(vacuum)
 
 
 def convert_medium(wavelength: np.ndarray, source: str, target: str) -> np.ndarray:
@@ -111,7 +116,7 @@ def convert_medium(wavelength: np.ndarray, source: str, target: str) -> np.ndarr
     return vacuum_to_air(wavelength) if target == "air" else air_to_vacuum(wavelength)
 
 
-def _refractive_index(vacuum: np.ndarray) -> np.ndarray:
+def _refractive_index(vacuum: np.ndarray | np.floating) -> np.ndarray:
     # Below 2000 Å wavelengths are quoted in vacuum everywhere, and the formula is not valid there.
     s2 = (1e4 / vacuum) ** 2
     index = 1 + 5.792105e-2 / (238.0185 - s2) + 1.67917e-3 / (57.362 - s2)
@@ -138,7 +143,12 @@ def lagrange_weights(nodes: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray
     Returns:
         indices (n, 4) int32 and weights (n, 4) float64; ``values[indices] @ weights`` interpolates, exactly so at
         the nodes and for cubics.
+
+    Raises:
+        WavelengthError: for fewer than four nodes.
     """
+    if len(nodes) < 4:
+        raise WavelengthError(f"cubic interpolation needs at least 4 wavelengths to start from, got {len(nodes)}")
     left = np.clip(np.searchsorted(nodes, targets, side="right") - 2, 0, len(nodes) - 4)
     indices = left[:, None] + np.arange(4)
     x = nodes[indices]

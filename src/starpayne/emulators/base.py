@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
-from starpayne.errors import WavelengthError
+from starpayne.errors import LabelError, WavelengthError
 from starpayne.labels import LabelSpace
-from starpayne.wavelengths import MEDIA, check_coverage, check_medium, check_wavelength, convert_medium
+from starpayne.wavelengths import MEDIA, check_coverage, check_medium, check_wavelength, convert_medium, covers
 
 CHANNELS = ("flux", "log10_continuum")
 """What an emulator may give at each wavelength: normalised flux, and log10 of the continuum flux."""
@@ -65,6 +65,13 @@ class SpectralDomain:
     resolution: float | None = None
     physics: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_medium(self.medium)
+        if not (0 < self.low < self.high < np.inf and 1 < self.sampling < np.inf):
+            raise WavelengthError(
+                f"a spectral domain needs 0 < low < high and sampling > 1, got {self.low}, {self.high}, {self.sampling}"
+            )
+
     def prepare(self, wavelength: ArrayLike, medium: str | None) -> np.ndarray:
         """Return wavelengths (n,) float64 in this medium, after checking that they lie in the range.
 
@@ -80,7 +87,7 @@ class SpectralDomain:
         except WavelengthError as error:
             other = MEDIA[1 - MEDIA.index(stated)]
             as_other = convert_medium(given, other, self.medium)
-            if as_other[0] >= self.low and as_other[-1] <= self.high:
+            if covers(self.low, self.high, as_other):
                 raise WavelengthError(
                     f"{error}; they were taken to be {stated} wavelengths and would fit as {other} ones: "
                     f"say medium={other!r} if that is what they are"
@@ -213,14 +220,16 @@ class Emulator(eqx.Module):
             WavelengthError: as for :meth:`on`.
         """
         vectors = self.space.vector(labels) if isinstance(labels, Mapping) else np.asarray(labels, np.float64)
-        if extrapolate:
-            # NaN is no extrapolation: only the range check is lifted.
-            self.space.check(np.where(np.isfinite(vectors), self.space.low + 0 * vectors, vectors))
-        else:
-            self.space.check(vectors)
+        self.space.check(vectors, extrapolate)
+        if vectors.ndim > 2:
+            raise LabelError(f"labels must be one vector or a table (n, n_labels), got shape {vectors.shape}")
         rows = np.atleast_2d(vectors)
-        asked = self.native_wavelength if wavelength is None else check_wavelength(wavelength)
-        own = asked if wavelength is None else self.domain.prepare(asked, medium)
+        if wavelength is None:
+            own = self.native_wavelength
+            asked = convert_medium(own, self.domain.medium, medium or self.domain.medium)
+        else:
+            asked = check_wavelength(wavelength)
+            own = self.domain.prepare(asked, medium)
         outputs = predict_in_chunks(self, rows, own)
         flux, continuum = outputs[:, 0], None
         if "log10_continuum" in self.channels:

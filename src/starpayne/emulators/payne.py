@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from starpayne.emulators.base import BoundEmulator, Emulator, HostArray, SpectralDomain
 from starpayne.errors import RecipeError
 from starpayne.labels import LabelSpace
-from starpayne.wavelengths import lagrange_weights
+from starpayne.wavelengths import check_wavelength, lagrange_weights
 
 ACTIVATIONS = {
     # The slope that the published code uses.
@@ -66,6 +66,7 @@ class Payne(Emulator):
         """Draw fresh weights (uniform in ±1/sqrt(fan-in), the default of the published code's framework)."""
         if activation not in ACTIVATIONS:
             raise RecipeError(f"activation {activation!r} is not known; choose one of {', '.join(ACTIVATIONS)}")
+        wavelength = check_wavelength(wavelength)
         pixels = len(wavelength)
         sizes = (len(space), *hidden, len(channels) * pixels)
         if min(sizes) < 1:

@@ -23,6 +23,9 @@ from starpayne.wavelengths import log_grid, phases
 REFERENCE_DEPTH = 2
 """Depth at which a residual branch has weight one; deeper networks weigh each branch by (L / this)^-1/2."""
 
+MAX_WIDTH = 2**14
+"""Largest d: a model file must not make its reader allocate without bound."""
+
 
 class Block(eqx.Module):
     """The weights of the L blocks, stacked along the first axis; no biases (arXiv:2407.05751)."""
@@ -46,7 +49,7 @@ class TransformerPayne(Emulator):
         periods: (d,) periods of the sine encoding in log10(λ/Å), float64 on the host.
 
     Example:
-        ``TransformerPayne.initialise(space, domain, ("flux",), width=64, depth=4, tokens=16, periods=(1e-6, 10), key=key)``
+        ``TransformerPayne.initialise(space, domain, ("flux",), width=64, depth=4, key=jax.random.key(0))``
     """
 
     embed: tuple[Float[Array, "labels d"], Float[Array, "d tokens d"]]
@@ -86,11 +89,11 @@ class TransformerPayne(Emulator):
         Raises:
             RecipeError: for sizes that do not fit together.
         """
-        if width < head_width or width % head_width:
-            raise RecipeError(f"width = {width} must be a multiple of the head width {head_width}")
+        if not 1 <= head_width <= width <= MAX_WIDTH or width % head_width:
+            raise RecipeError(f"width = {width} must be a multiple of the head width {head_width}, at most {MAX_WIDTH}")
         if depth < 1 or tokens < 2:
             raise RecipeError(f"depth must be at least 1 and tokens at least 2, got {depth} and {tokens}")
-        if not 0 < periods[0] < periods[1]:
+        if len(periods) != 2 or not 0 < periods[0] < periods[1]:
             raise RecipeError(f"periods must be positive and increasing, got {periods}")
         d, heads, k = width, width // head_width, head_width
         keys = iter(jax.random.split(key, 10))

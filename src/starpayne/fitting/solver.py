@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from starpayne.fitting.forward import ForwardModel
+from starpayne.emulators import BoundEmulator
+from starpayne.fitting.broadening import Broadening
 from starpayne.fitting.freedom import FreeLabels
+from starpayne.fitting.instrument import PixelMatrix
 
 TOLERANCE = 2e-3
 """Stop when the step is expected to lower χ² by less than this times the reduced χ²: a step of 0.04 σ."""
@@ -43,22 +45,24 @@ class Parameters:
 
 
 class Problem(eqx.Module):
-    """One star: everything the solver needs, padded pixels having an inverse error of 0.
+    """One star: everything the solver needs but the emulator; padded pixels have an inverse error of 0.
 
     Args:
+        broadening, pixels: the star's forward model, from line depths on the emulator's grid to its pixels.
         flux: (n,) of order one; inverse_error: (n,).
         basis: (n, n_continuum) continuum polynomials.
         modes: (n, n_modes) emulator error modes on the pixels, times the continuum; amplitudes have unit variance.
         low, high: (3,) bounds of shift (km/s), vsini² and sigma² (km²/s²); ``low`` is the value of a fixed one.
     """
 
-    forward: ForwardModel
+    broadening: Broadening
+    pixels: PixelMatrix
     flux: Float[Array, " n"]
     inverse_error: Float[Array, " n"]
     basis: Float[Array, "n n_continuum"]
     modes: Float[Array, "n n_modes"]
-    low: Float[Array, "3"]
-    high: Float[Array, "3"]
+    low: Float[Array, " three"]
+    high: Float[Array, " three"]
 
 
 class Solution(NamedTuple):
@@ -83,7 +87,7 @@ class State(NamedTuple):
     done: Array
 
 
-def widths(parameters: Parameters, problem: Problem, theta: Float[Array, " p"]) -> Float[Array, "3"]:
+def widths(parameters: Parameters, problem: Problem, theta: Float[Array, " p"]) -> Float[Array, " three"]:
     """Return shift, vsini² and sigma² at a point of the unit cube."""
     values, i = [], len(parameters.labels)
     for j, free in enumerate((parameters.rv, parameters.vsini, parameters.broadening)):
@@ -96,17 +100,17 @@ def widths(parameters: Parameters, problem: Problem, theta: Float[Array, " p"]) 
 
 
 def model_and_jacobian(
-    parameters: Parameters, problem: Problem, theta: Float[Array, " p"]
+    bound: BoundEmulator, parameters: Parameters, problem: Problem, theta: Float[Array, " p"]
 ) -> tuple[Float[Array, " n"], Float[Array, "p n"]]:
     """Return the normalised model on the pixels and its derivative by each parameter.
 
     Observing is linear in the spectrum: the emulator is differentiated by the labels alone, and all derivatives pass
     through one Fourier transform and one matrix.
     """
-    forward, n = problem.forward, len(parameters.labels)
+    n, broadening = len(parameters.labels), problem.broadening
 
     def emulate(cube: Array) -> Array:
-        return forward.bound(parameters.labels.from_cube(cube)) - 1
+        return bound(parameters.labels.from_cube(cube)) - 1
 
     def derivative(tangent: Array) -> tuple[Array, Array]:
         return jax.jvp(emulate, (theta[:n],), (tangent,))
@@ -118,15 +122,15 @@ def model_and_jacobian(
         stack = emulate(theta[:0])[None]
 
     def transfer(rest: Array) -> Array:
-        return forward.broadening.transfer(*widths(parameters, problem, jnp.concatenate([theta[:n], rest])))
+        return broadening.transfer(*widths(parameters, problem, jnp.concatenate([theta[:n], rest])))
 
-    spectra = forward.broadening.spectrum(stack)
+    spectra = broadening.spectrum(stack)
     response = transfer(theta[n:])
     products = spectra * response
     if len(parameters) > n:
         by_width = jax.vmap(lambda t: jax.jvp(transfer, (theta[n:],), (t,))[1])(jnp.eye(len(parameters) - n))
         products = jnp.concatenate([products, spectra[:1] * by_width])
-    observed = forward.pixels(forward.broadening.back(products, stack.shape[-1]))
+    observed = problem.pixels(broadening.back(products, stack.shape[-1]))
     return 1 + observed[0], observed[1:]
 
 
@@ -170,19 +174,20 @@ def _step(
         matrix = jnp.where(free[:, None] & free[None, :], matrix, jnp.eye(len(theta)))
         solved = jnp.linalg.solve(matrix, jnp.where(free, target, 0.0)) / scale
         step = jnp.where(free, solved, step)
-        clipped = jnp.clip(theta + step, 0.0, 1.0) - theta
-        fixed = fixed | (clipped != step)
-        step = clipped
+        ahead = theta + step
+        # Not "clipped != step": the rounding of theta + step would then fix every parameter.
+        fixed = fixed | (ahead < 0) | (ahead > 1)
+        step = jnp.where((ahead < 0) | (ahead > 1), jnp.clip(ahead, 0.0, 1.0) - theta, step)
     return step, -(2 * gradient @ step + step @ hessian @ step)
 
 
 def levenberg_marquardt(
-    parameters: Parameters, problem: Problem, start: Float[Array, " p"], max_iterations: int
+    bound: BoundEmulator, parameters: Parameters, problem: Problem, start: Float[Array, " p"], max_iterations: int
 ) -> Solution:
     """Minimise χ² from a start in the unit cube (damping after Nielsen 1999, IMM-REP-1999-05)."""
 
     def evaluate(theta: Array) -> tuple[Array, Array, Array, Array]:
-        model, derivative = model_and_jacobian(parameters, problem, theta)
+        model, derivative = model_and_jacobian(bound, parameters, problem, theta)
         residual, jacobian = project(problem, model, derivative)
         return residual, jacobian, model, derivative
 
@@ -195,6 +200,8 @@ def levenberg_marquardt(
         gradient = state.jacobian.T @ state.residual
         hessian = state.jacobian.T @ state.jacobian
         step, expected = _step(hessian, gradient, state.theta, state.damping)
+        # Judged by the undamped step: along a nearly degenerate direction the damped one is always small.
+        _, to_gain = _step(hessian, gradient, state.theta, MIN_DAMPING)
         theta = state.theta + step
         residual, jacobian, model, derivative = evaluate(theta)
         # Differences before squares: the sums of float32 squares would lose a change of a few in 10⁶.
@@ -203,7 +210,7 @@ def levenberg_marquardt(
         ratio = gained / jnp.maximum(expected, 1e-30)
         shrink = jnp.maximum(1 / 3, 1 - (2 * jnp.clip(ratio, 0, 1) - 1) ** 3)
         damping = jnp.where(good, state.damping * shrink, state.damping * state.growth)
-        small = expected < TOLERANCE * jnp.maximum(1.0, jnp.sum(state.residual**2) / rows)
+        arrived = to_gain < TOLERANCE * jnp.maximum(1.0, jnp.sum(state.residual**2) / rows)
         return State(
             theta=jnp.where(good, theta, state.theta),
             residual=jnp.where(good, residual, state.residual),
@@ -213,12 +220,12 @@ def levenberg_marquardt(
             damping=jnp.clip(damping, MIN_DAMPING, MAX_DAMPING),
             growth=jnp.where(good, 2.0, 2 * state.growth),
             iteration=state.iteration + 1,
-            done=(small & (good | (state.damping < 1.0))) | (damping > MAX_DAMPING) | ~jnp.all(jnp.isfinite(step)),
+            done=arrived | (damping > MAX_DAMPING) | ~jnp.all(jnp.isfinite(step)),
         )
 
     first = evaluate(start)
     state = State(
-        start, *first, damping=jnp.asarray(1e-2), growth=jnp.asarray(2.0), iteration=jnp.asarray(0),
+        start, *first, damping=jnp.asarray(1e-3), growth=jnp.asarray(2.0), iteration=jnp.asarray(0),
         done=~jnp.all(jnp.isfinite(first[0])),
     )  # fmt: skip
     state = jax.lax.while_loop(proceed, iterate, state) if len(parameters) else state
@@ -227,14 +234,15 @@ def levenberg_marquardt(
 
 @eqx.filter_jit
 def solve(
-    parameters: Parameters, problems: Problem, starts: Float[Array, "stars p"], max_iterations: int
+    bound: BoundEmulator,
+    parameters: Parameters,
+    problems: Problem,
+    starts: Float[Array, "stars p"],
+    max_iterations: int,
 ) -> Solution:
-    """Solve many problems (or many starts of one) in one compiled call; the emulator is shared, all else is stacked."""
-    axes = eqx.tree_at(
-        lambda axes: axes.forward.bound,
-        jax.tree.map(lambda _: 0, problems),
-        replace_fn=lambda bound: jax.tree.map(lambda _: None, bound),
-    )
-    return jax.vmap(
-        lambda problem, start: levenberg_marquardt(parameters, problem, start, max_iterations), in_axes=(axes, 0)
-    )(problems, starts)
+    """Solve many stars (or many starts of one) in one compiled call; the leaves of ``problems`` are stacked."""
+
+    def one(problem: Problem, start: Array) -> Solution:
+        return levenberg_marquardt(bound, parameters, problem, start, max_iterations)
+
+    return jax.vmap(one)(problems, starts)

@@ -14,6 +14,7 @@ from starpayne.synthesis.design import Design, shipped_designs
 from starpayne.synthesis.engine import Engine, Synthesis, engine, engine_names, register
 from starpayne.synthesis.farm import run
 from starpayne.synthesis.linelists import LineList, gaia_eso
+from starpayne.synthesis.modelfiles import read_model
 from starpayne.synthesis.settings import PySMESettings
 from starpayne.synthesis.vald import read_vald
 from starpayne.synthesis.watchdog import ChildEngine, SynthesisFailure
@@ -31,6 +32,7 @@ __all__ = [
     "engine",
     "engine_names",
     "gaia_eso",
+    "read_model",
     "read_vald",
     "register",
     "run",

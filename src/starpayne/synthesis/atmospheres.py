@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from starpayne.errors import LabelError, MissingExtraError
+from starpayne.errors import LabelError, MissingExtraError, SynthesisError
 from starpayne.labels import LabelSpace
 from starpayne.synthesis.unpickle import load_arrays
 
@@ -79,7 +79,7 @@ def atmosnet_file() -> Path:
     path = Path(spec.origin).parent / "data" / "atmosnet_c3k_300neurons_cool.pkl" if spec and spec.origin else None
     if path is None or not path.exists():
         raise MissingExtraError(
-            "the model atmospheres of atmosnet are not installed; run: pip install \"starpayne[synthesis]\""
+            'the model atmospheres of atmosnet are not installed; run: pip install "starpayne[synthesis]"'
         )
     return path
 
@@ -88,8 +88,8 @@ def atmosnet_file() -> Path:
 class _Network:
     """One physical quantity over 80 layers: two hidden layers, leaky ReLU, inputs min–max scaled minus one half."""
 
-    weights: tuple[np.ndarray, np.ndarray, np.ndarray]
-    biases: tuple[np.ndarray, np.ndarray, np.ndarray]
+    weights: tuple[np.ndarray, ...]
+    biases: tuple[np.ndarray, ...]
     low: np.ndarray
     high: np.ndarray
 
@@ -103,18 +103,22 @@ class _Network:
 
 @cache
 def _networks() -> tuple[_Network, ...]:
-    """Read the networks of column mass, temperature, pressure, electron density and Rosseland opacity, in that order."""
-    stored = load_arrays(atmosnet_file())
-    by_column = {int(entry["column"]): entry for entry in stored}
-    return tuple(
-        _Network(
-            tuple(np.asarray(by_column[i][f"w_array_{k}"], np.float64) for k in range(3)),  # type: ignore[arg-type]
-            tuple(np.asarray(by_column[i][f"b_array_{k}"], np.float64) for k in range(3)),  # type: ignore[arg-type]
-            np.asarray(by_column[i]["x_min"], np.float64),
-            np.asarray(by_column[i]["x_max"], np.float64),
+    """Read the networks of column mass, temperature, pressure, electron density and Rosseland opacity."""
+    path = atmosnet_file()
+    stored = load_arrays(path)
+    try:
+        by_column = {int(entry["column"]): entry for entry in stored}
+        return tuple(
+            _Network(
+                tuple(np.asarray(by_column[i][f"w_array_{k}"], np.float64) for k in range(3)),
+                tuple(np.asarray(by_column[i][f"b_array_{k}"], np.float64) for k in range(3)),
+                np.asarray(by_column[i]["x_min"], np.float64),
+                np.asarray(by_column[i]["x_max"], np.float64),
+            )
+            for i in range(5)
         )
-        for i in range(5)
-    )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SynthesisError(f"{path.name} is not the network of atmosnet 1.0.1 ({error!r})") from error
 
 
 def atmosnet(teff: float, logg: float, feh: float = 0.0, alpha_fe: float = 0.0) -> ModelAtmosphere:

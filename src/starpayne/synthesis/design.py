@@ -102,7 +102,8 @@ class Design:
         """Return the settings of the engine with window, medium and line corners filled in."""
         settings = dict(self.settings)
         if self.engine == "pysme":
-            settings |= {"window": [self.low, self.high], "medium": self.medium, "corners": self.corners()}
+            ends = [float(self.wavelength[0]), float(self.wavelength[-1])]
+            settings |= {"window": ends, "medium": self.medium, "corners": self.corners()}
         return settings
 
     def corners(self) -> list[dict[str, float]]:
@@ -168,9 +169,8 @@ class Design:
             labels = []
             for name, bounds in tables["labels"].items():
                 _refuse_unknown(bounds, "label", where, name)
-                labels.append(
-                    Label(name, float(bounds["low"]), float(bounds["high"]), transform=bounds.get("transform", "linear"))
-                )
+                transform = str(bounds.get("transform", "linear"))
+                labels.append(Label(name, float(bounds["low"]), float(bounds["high"]), transform=transform))
             window = tables["wavelength"]
             return cls(
                 space=LabelSpace(tuple(labels), tuple(Constraint.parse(c) for c in data.get("constraints", ()))),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-SYMBOLS = tuple(
-    """H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr
-    Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt
-    Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es""".split()
-)
+SYMBOLS = (
+    "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca",
+    "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr", "Y",
+    "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I", "Xe", "Cs", "Ba", "La", "Ce",
+    "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu", "Hf", "Ta", "W", "Re", "Os", "Ir",
+    "Pt", "Au", "Hg", "Tl", "Pb", "Bi", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu", "Am", "Cm",
+    "Bk", "Cf", "Es",
+)  # fmt: skip
 """SYMBOLS[Z - 1] is the symbol of atomic number Z."""
 
 NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
@@ -33,5 +36,5 @@ for the isotopes that the Gaia-ESO list splits lines into."""
 
 def element_of(label: str) -> str | None:
     """Return the element of an abundance label (``mg_fe`` → ``Mg``), or None if it names none heavier than helium."""
-    symbol = label[:-3].capitalize() if label.endswith("_fe") else ""
+    symbol = label[:-3].capitalize() if label.endswith("_fe") and label.islower() else ""
     return symbol if NUMBERS.get(symbol, 0) > 2 and symbol != "Fe" else None

@@ -188,9 +188,7 @@ def _block(
                     raise
                 failures.append((int(row), labels, failure.reason))
             else:
-                grid.write(
-                    int(row), flux=spectrum.flux, continuum=spectrum.continuum, intensity=spectrum.intensity
-                )
+                grid.write(int(row), flux=spectrum.flux, continuum=spectrum.continuum, intensity=spectrum.intensity)
             worker.log_event(job, int(row))
     finally:
         pool.give(engine)
@@ -211,7 +209,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
-        raise MissingExtraError(f"Dask is missing ({error}); run: pip install \"starpayne[synthesis]\"") from error
+        raise MissingExtraError(f'Dask is missing ({error}); run: pip install "starpayne[synthesis]"') from error
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=10)
@@ -264,5 +262,3 @@ class _Report:
     def _call(self) -> None:
         if self._progress is not None:
             self._progress(min(self._finished, self._total), self._total, self._failed)
-
-

@@ -52,7 +52,7 @@ def line_centre(lower: int, upper: int) -> float:
     and p sublevels lie deepest, so that Hα is at 6562.79 Å and not at 6562.88.
     """
     wavenumber = RYDBERG_H * (lower**-2 - upper**-2) + _shift(lower) - _shift(upper)
-    return float(vacuum_to_air(1e8 / wavenumber))
+    return float(vacuum_to_air(np.array([1e8 / wavenumber]))[0])
 
 
 def _shift(level: int) -> float:

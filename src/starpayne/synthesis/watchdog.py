@@ -52,9 +52,7 @@ class ChildEngine:
     The process starts at the first request. Use as a context manager, or call :meth:`close`.
     """
 
-    def __init__(
-        self, name: str, settings: Mapping[str, Any], wavelength: np.ndarray, limit: float = LIMIT
-    ) -> None:
+    def __init__(self, name: str, settings: Mapping[str, Any], wavelength: np.ndarray, limit: float = LIMIT) -> None:
         if not limit > 0:
             raise SynthesisError(f"the time limit must be positive, got {limit:g} s")
         self._target = target_of(name)
@@ -128,7 +126,7 @@ class ChildEngine:
             raise SynthesisFailure("stopped")
         if self._process is not None:
             return
-        self._printed = tempfile.TemporaryFile(mode="a+b")
+        self._printed = tempfile.TemporaryFile(mode="a+b")  # noqa: SIM115 (closed by _kill)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "starpayne.synthesis.child"],
             stdin=subprocess.PIPE,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from starpayne.emulators import SpectralDomain
+from starpayne.emulators import CHANNELS, SpectralDomain
 from starpayne.errors import TrainingError
 from starpayne.labels import LabelSpace
 from starpayne.wavelengths import sampling_of
@@ -18,6 +18,7 @@ HELD_OUT = 0.05
 """Fraction of the training spectra that validate where the grid's split names no validation spectra."""
 
 
+@runtime_checkable
 class GridArrays(Protocol):
     """What training needs of a grid (``starpayne.grid.Grid`` has it)."""
 
@@ -81,6 +82,8 @@ class TrainingData:
         Raises:
             TrainingError: if fewer spectra are there than asked for, or too few to train and validate.
         """
+        if channels not in (CHANNELS[:1], CHANNELS):
+            raise TrainingError(f"channels = {channels}: choose ('flux',) or ('flux', 'log10_continuum')")
         train = grid.usable(grid.split.train)
         if n_train is not None:
             if not 1 <= n_train <= len(train):
@@ -97,7 +100,7 @@ class TrainingData:
         if len(train) < 2 or len(validation) < 1:
             raise TrainingError(
                 f"{len(train)} training and {len(validation)} validation spectra are too few; "
-                "at least 2 and 1 are needed (20 training spectra where the split names no validation spectra)"
+                "at least 2 and 1 are needed (11 training spectra where the split names no validation spectra)"
             )
         domain = SpectralDomain(
             low=float(grid.wavelength[0]),
@@ -133,6 +136,9 @@ class TrainingData:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the rows and their source: the same training data give the same one."""
+        """A hash of the rows, their source and the spectra: the same training data give the same one."""
         text = f"{self.source['fingerprint']} {self.split['train']} {self.split['validation']} {self.channels}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(text.encode())
+        for array in (self.wavelength, self.labels, self.targets, self.validation_labels, self.validation_targets):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]

@@ -1,7 +1,7 @@
 """The training loop: many steps per compiled call, validated, checkpointed, and resumable to the last bit.
 
-What a step sees depends on the recipe's seed and the number of the step alone, and calls begin and end at the same steps
-however often a training is interrupted; a resumed training therefore repeats the uninterrupted one exactly.
+What a step sees depends on the recipe's seed and the number of the step alone, and calls begin and end at the same
+steps however often a training is interrupted; a resumed training therefore repeats the uninterrupted one exactly.
 """
 
 from __future__ import annotations
@@ -48,6 +48,14 @@ class State(NamedTuple):
     best_mae: Float[Array, ""]
 
 
+class Position(NamedTuple):
+    """How far a training is; replaced as a whole, so that Ctrl-C finds the one before a call or the one after it."""
+
+    step: int
+    state: State
+    history: list[dict[str, float]]
+
+
 def train(
     data: TrainingData,
     recipe: Recipe,
@@ -82,42 +90,42 @@ def train(
         raise TrainingError(f"the recipe's channels {recipe.channels} are not those of the data, {data.channels}")
     emulator = build(data, recipe)
     run = _Run(data, recipe, emulator)
-    start, state, history, seconds = 0, run.initial, [], 0.0
+    position, seconds = Position(0, run.initial, []), 0.0
     folder = path / CHECKPOINT
-    if folder.exists():
+    if (folder / STATE).exists():
         facts = read_facts(folder)
-        start, history, seconds = int(facts["step"]), list(facts["history"]), float(facts["seconds"])
-        state = read_arrays(folder, run.initial)
+        position = Position(int(facts["step"]), read_arrays(folder, run.initial), list(facts["history"]))
+        seconds = float(facts["seconds"])
     clock = time.monotonic() - seconds
     saved = time.monotonic()
 
     def checkpoint() -> None:
         elapsed = time.monotonic() - clock
-        facts = {"identity": identity, "step": start, "history": history, "seconds": elapsed}
-        write_checkpoint(folder, state, facts)
+        facts = {"identity": identity, "step": position.step, "history": position.history, "seconds": elapsed}
+        write_checkpoint(folder, position.state, facts)
 
     try:
-        while start < recipe.steps:
-            stop = min(start + run.steps_per_call, recipe.steps)
-            state, loss = run.advance(state, start, stop)
+        while position.step < recipe.steps:
+            stop = min(position.step + run.steps_per_call, recipe.steps)
+            state, loss = run.advance(position.state, position.step, stop)
             if not np.isfinite(loss):
-                _keep_best(run, state, path, identity, history, stop)
-            start = stop
-            report = {"loss": loss}
-            if run.validates_at(start):
+                _keep_best(run, position, path, identity, stop)
+            history, report = position.history, {"loss": loss}
+            if run.validates_at(stop):
                 state, mae = run.validate(state)
-                history.append({"step": start, "loss": loss, "validation_mae": mae})
+                history = [*history, {"step": stop, "loss": loss, "validation_mae": mae}]
                 report["validation_mae"] = mae
+            position = Position(stop, state, history)
             if progress is not None:
-                progress(start, recipe.steps, report)
+                progress(stop, recipe.steps, report)
             if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                 checkpoint()
                 saved = time.monotonic()
+        model = run.finish(position, identity, time.monotonic() - clock)
+        bundle.save(model, path, overwrite=True)
     except KeyboardInterrupt:
         checkpoint()
         raise
-    model = run.finish(state, identity, history, time.monotonic() - clock)
-    bundle.save(model, path, overwrite=True)
     return model
 
 
@@ -125,13 +133,19 @@ def _finished(path: Path, identity: Mapping[str, Any]) -> bundle.Model | None:
     """Return the model if this very training is finished at the path, None if it is unfinished there."""
     if (path / bundle.MANIFEST).exists():
         model = bundle.load(path)
-        if model.training.get("identity") == identity and not model.training.get("stopped"):
-            return model
+        if model.training.get("identity") == identity:
+            if "stopped" not in model.training:
+                return model
+            raise OutputExistsError(
+                f"{path} holds the best weights of this very training, which stopped: {model.training['stopped']}; "
+                "change the recipe and give another path, or --overwrite"
+            )
     elif (path / CHECKPOINT / STATE).exists():
         facts = read_json(path / CHECKPOINT / STATE, TrainingError)
         if facts.get("identity") == identity:
             return None
-    elif path.is_dir() and not any(path.iterdir()):
+    elif path.is_dir() and all(entry.name == CHECKPOINT for entry in path.iterdir()):
+        # Empty, or killed before its first checkpoint was whole.
         return None
     raise OutputExistsError(
         f"{path} exists and is not this training (another recipe, grid or split); give another path, or --overwrite"
@@ -209,9 +223,9 @@ class _Run:
             state = state._replace(best=state.average, best_mae=jnp.asarray(mae, jnp.float32))
         return state, mae
 
-    def finish(self, state: State, identity: Mapping[str, Any], history: list, seconds: float) -> bundle.Model:
+    def finish(self, position: Position, identity: Mapping[str, Any], seconds: float) -> bundle.Model:
         """Return the model of the best weights, validated in full."""
-        emulator = eqx.combine(state.best, self.fixed)
+        emulator = eqx.combine(position.state.best, self.fixed)
         predicted = predict_in_chunks(emulator, self.data.validation_labels, self.data.wavelength)[:, 0]
         residual = predicted - self.data.validation_targets[:, 0]
         return bundle.Model(
@@ -221,10 +235,10 @@ class _Run:
                 "identity": dict(identity),
                 "split": dict(self.data.split),
                 "source": dict(self.data.source),
-                "history": history,
+                "history": position.history,
                 "seconds": seconds,
                 "hardware": jax.devices()[0].device_kind,
-                "parameters": sum(x.size for x in jax.tree_util.tree_leaves(state.best)),
+                "parameters": sum(x.size for x in jax.tree_util.tree_leaves(position.state.best)),
             },
             validation={
                 "mae": float(np.mean(np.abs(residual))),
@@ -269,14 +283,15 @@ def _evenly(n: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
 
 
-def _keep_best(run: _Run, state: State, path: Path, identity: Mapping[str, Any], history: list, step: int) -> None:
+def _keep_best(run: _Run, position: Position, path: Path, identity: Mapping[str, Any], step: int) -> None:
     """Save the best weights, if any were validated, and raise."""
     kept = "no validated weights were there to keep"
-    if np.isfinite(float(state.best_mae)):
-        model = run.finish(state, identity, history, 0.0)
+    best_mae = float(position.state.best_mae)
+    if np.isfinite(best_mae):
+        model = run.finish(position, identity, 0.0)
         stopped = f"the loss was not finite by step {step}"
         bundle.save(replace(model, training={**model.training, "stopped": stopped}), path, overwrite=True)
-        kept = f"the best weights so far (validation MAE {float(state.best_mae):.5f}) are kept in {path}"
+        kept = f"the best weights so far (validation MAE {best_mae:.5f}) are kept in {path}"
     raise TrainingError(
         f"the loss is not finite (NaN or infinite) by step {step}; {kept}. "
         f"Lower learning_rate (now {run.recipe.learning_rate:g}) or clip (now {run.recipe.clip:g}), or check the grid"

@@ -32,6 +32,11 @@ class PayneArchitecture:
     hidden: tuple[int, ...] = (300, 300)
     activation: str = "gelu"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        for units in self.hidden:
+            _check_number("hidden", units, 1, 10**6, whole=True)
+
 
 @dataclass(frozen=True)
 class TransformerArchitecture:
@@ -52,6 +57,12 @@ class TransformerArchitecture:
     tokens: int = 16
     head_width: int = 32
     periods: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for name, most in (("width", 2**14), ("depth", 2**10), ("tokens", 2**12), ("head_width", 2**14)):
+            _check_number(name, getattr(self, name), 1, most, whole=True)
+        if self.periods is not None:
+            object.__setattr__(self, "periods", tuple(self.periods))
 
 
 ARCHITECTURE_SETTINGS = {"payne": PayneArchitecture, "transformer": TransformerArchitecture}
@@ -120,9 +131,7 @@ class Recipe:
             ("ema", 0.0, 0.999999), ("steps", 1, 10**9), ("batch_spectra", 1, 10**6),
             ("batch_wavelengths", 0, 10**7), ("validate_every", 1, 10**9), ("seed", 0, 2**31 - 1),
         ):  # fmt: skip
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise RecipeError(f"{name} = {value} is outside the range {low} to {high}")
+            _check_number(name, getattr(self, name), low, high, whole=isinstance(getattr(Recipe, name), int))
         if self.channels not in (("flux",), CHANNELS):
             raise RecipeError(f"channels = {self.channels}: choose ['flux'] or ['flux', 'log10_continuum']")
 
@@ -142,8 +151,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data; ``from_dict`` reads it back."""
-        data = asdict(self)
-        architecture = {k: v for k, v in data.pop("architecture").items() if v is not None}
+        data = _lists(asdict(self))
+        architecture = {k: v for k, v in _lists(data.pop("architecture")).items() if v is not None}
         return {"emulator": self.emulator, **data, "architecture": architecture}
 
     @classmethod
@@ -157,7 +166,9 @@ class Recipe:
         name = data.pop("emulator", "payne")
         if name not in ARCHITECTURE_SETTINGS:
             raise RecipeError(f"emulator = {name!r} is not known; choose one of {', '.join(ARCHITECTURE_SETTINGS)}")
-        settings = dict(data.pop("architecture", {}))
+        settings = data.pop("architecture", {})
+        if not isinstance(settings, Mapping):
+            raise RecipeError(f"architecture = {settings!r} is not a table of settings")
         architecture = ARCHITECTURE_SETTINGS[name]
         _refuse_unknown(settings, architecture, "architecture")
         _refuse_unknown(data, cls, "recipe")
@@ -191,8 +202,19 @@ def presets() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
+def _check_number(name: str, value: Any, low: float, high: float, whole: bool) -> None:
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise RecipeError(f"{name} = {value!r} is not a {'whole ' if whole else ''}number")
+    if not low <= value <= high:
+        raise RecipeError(f"{name} = {value} is outside the range {low} to {high}")
+
+
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def _refuse_unknown(values: Mapping[str, Any], cls: type, what: str) -> None:

@@ -1,0 +1,27 @@
+"""The command line: one file per verb, each of which parses, calls and prints."""
+
+from __future__ import annotations
+
+import sys
+
+from starpayne.cli.app import app, console
+from starpayne.cli.commands import COMMANDS
+from starpayne.errors import StarpayneError
+
+__all__ = ["app", "main"]
+
+for register in COMMANDS:
+    register(app)
+
+
+def main() -> None:
+    """Run the command line; bad input is one sentence on standard error and exit status 2."""
+    try:
+        app()
+    except StarpayneError as error:
+        console.print("error: ", style="bold red", end="")
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped; finished work is kept, and the same command goes on from there", soft_wrap=True)
+        sys.exit(130)

@@ -1,0 +1,96 @@
+"""``starpayne predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from starpayne.cli.app import Json, Overwrite, console, refuse_existing, write_result
+from starpayne.errors import LabelError, WavelengthError
+from starpayne.prediction_files import write_spectrum
+from starpayne.wavelengths import log_grid
+
+
+def register(app: typer.Typer) -> None:
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(predict)
+
+
+def predict(
+    ctx: typer.Context,
+    model: Annotated[Path, typer.Option("--model", metavar="MODEL", help="Model folder.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Spectrum to write: .csv, .txt, .fits or .npz.")],
+    low: Annotated[float | None, typer.Option(help="First wavelength, Å; by default the model's.")] = None,
+    high: Annotated[float | None, typer.Option(help="Last wavelength, Å; by default the model's.")] = None,
+    sampling: Annotated[float | None, typer.Option(help="λ/Δλ of the output; by default the model's.")] = None,
+    medium: Annotated[str | None, typer.Option(help="air or vacuum; by default the model's.")] = None,
+    extrapolate: Annotated[bool, typer.Option(help="Allow labels outside the training range, and flag it.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """Predict a spectrum from labels, each given as an option by its name, in the model's units.
+
+    Units: --teff in K, --logg in dex(cm/s2), --vmic in km/s, --feh and --xx_fe in dex relative to the Sun.
+
+    Example: starpayne predict --model m.model --teff 5777 --logg 4.44 --feh 0 --vmic 1 --mg_fe 0 --out sun.csv
+    """
+    from starpayne import bundle
+
+    refuse_existing(out, overwrite)
+    emulator = bundle.load(model).emulator
+    labels = emulator.space.vector(_labels(ctx.args))
+    wavelength = None
+    if low is not None or high is not None or sampling is not None:
+        domain = emulator.domain
+        if (medium or domain.medium) != domain.medium and (low is None or high is None):
+            raise WavelengthError(f"the model's own range is in {domain.medium}: give --low and --high in {medium}")
+        wavelength = log_grid(low or domain.low, high or domain.high, sampling or domain.sampling)
+    elif medium and medium != emulator.domain.medium:
+        from starpayne.wavelengths import convert_medium
+
+        wavelength = convert_medium(emulator.native_wavelength, emulator.domain.medium, medium)
+    prediction = emulator.predict(labels, wavelength, medium, extrapolate=extrapolate)
+    for flag in prediction.flags[0]:
+        console.print(f"flag: {flag}", markup=False)
+    facts = dict(zip(emulator.space.names, map(float, labels), strict=True))
+    write_spectrum(out, prediction, facts)
+    flux = prediction.flux
+    typer.echo(
+        f"{out}: {len(flux)} wavelengths {prediction.wavelength[0]:.3f} to {prediction.wavelength[-1]:.3f} Å "
+        f"({prediction.medium}), normalised flux {float(np.min(flux)):.3f} to {float(np.max(flux)):.3f}"
+    )
+    write_result(
+        json,
+        {
+            "labels": facts,
+            "medium": prediction.medium,
+            "flags": list(prediction.flags[0]),
+            "wavelength": prediction.wavelength.tolist(),
+            "flux": flux.astype(float).tolist(),
+        },
+    )
+
+
+def _labels(words: list[str]) -> dict[str, float]:
+    """Read ``--name value`` and ``--name=value`` pairs."""
+    labels: dict[str, float] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise LabelError(f"{word!r} is not understood; give labels as --name value, such as --teff 5777")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise LabelError(f"--{name} needs a value")
+            value = rest.pop(0)
+        name = name.replace("-", "_")
+        if name in labels:
+            raise LabelError(f"--{name} is given twice")
+        try:
+            labels[name] = float(value)
+        except ValueError as error:
+            raise LabelError(f"--{name} {value!r} is not a number") from error
+    return labels

@@ -1,0 +1,65 @@
+"""``starpayne train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from starpayne.cli.app import Json, Overwrite, progress_bar, training_note, write_result
+from starpayne.errors import RecipeError
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(train)
+
+
+def train(
+    grid: Annotated[Path, typer.Argument(metavar="GRID", help="Grid folder.")],
+    out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Model folder to make, or to go on with.")],
+    emulator: Annotated[
+        str | None, typer.Option(help="payne or transformer, with the recipe that ships for it.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="A recipe that ships, or a TOML file, instead.")
+    ] = None,
+    n_train: Annotated[
+        int | None, typer.Option(metavar="N", help="Take the first N training spectra of the grid's split.", min=1)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates, instead of the recipe's.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed, instead of the recipe's.", min=0)] = None,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """Train an emulator on a grid; run again after a stop, it goes on where it was.
+
+    Example: starpayne train grid.zarr --emulator transformer --n-train 1000 --out transformer.model
+    """
+    from starpayne.grid import Grid
+    from starpayne.training import Recipe, TrainingData, presets
+    from starpayne.training import train as run
+
+    if (emulator is None) == (recipe is None):
+        raise RecipeError("give either --emulator payne|transformer or --recipe NAME|FILE")
+    name = emulator or recipe or ""
+    chosen = Recipe.from_toml(name) if recipe and recipe not in presets() else Recipe.preset(name)
+    changes = {k: v for k, v in (("steps", steps), ("seed", seed)) if v is not None}
+    chosen = chosen.replace(**changes)
+    data = TrainingData.from_grid(Grid.open(grid), n_train, chosen.channels, name=grid.name)
+    with progress_bar(f"training {chosen.emulator}") as bar:
+        model = run(
+            data, chosen, out, overwrite=overwrite,
+            progress=lambda step, total, facts: bar(step, total, training_note(facts)),
+        )  # fmt: skip
+    typer.echo(
+        f"{out}: {chosen.emulator} with {model.training['parameters']:,} parameters, {len(data.labels)} spectra, "
+        f"validation MAE {model.validation['mae']:.5f} (normalised flux), {model.training['seconds']:.0f} s"
+    )
+    write_result(
+        json,
+        {
+            "model": str(out), "emulator": chosen.emulator, "n_train": len(data.labels),
+            "validation": dict(model.validation), "seconds": model.training["seconds"],
+        },
+    )  # fmt: skip

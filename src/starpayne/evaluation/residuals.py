@@ -1,0 +1,151 @@
+"""How far an emulator is from the spectra it has never seen: mean errors, percentiles, and where it is worst."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from starpayne.bundle import Model
+from starpayne.emulators.base import predict_in_chunks
+from starpayne.errors import GridError
+from starpayne.grid import Grid
+
+PERCENTILES = (50.0, 68.0, 90.0, 95.0, 99.0, 99.9)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Residuals of an emulator, predicted minus true normalised flux, on held-out spectra.
+
+    Args:
+        names: of the labels.
+        labels: (n, n_labels) of the spectra, in the model's order.
+        wavelength: (m,) Å, of the grid, in ``medium``.
+        true, predicted: (n, m) float32.
+        rows: (n,) rows of the grid.
+        n_outside: spectra left out because they are outside the model's label domain.
+        split: what the rows are, in words.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    wavelength: np.ndarray
+    medium: str
+    true: np.ndarray
+    predicted: np.ndarray
+    rows: np.ndarray
+    n_outside: int
+    split: str
+
+    @property
+    def residual(self) -> np.ndarray:
+        """(n, m) predicted minus true."""
+        return self.predicted - self.true
+
+    @property
+    def mae(self) -> float:
+        """Mean absolute error over spectra and wavelengths, the figure the field quotes."""
+        return float(np.mean(np.abs(self.residual), dtype=np.float64))
+
+    @property
+    def rmse(self) -> float:
+        return float(np.sqrt(np.mean(self.residual.astype(np.float64) ** 2)))
+
+    @property
+    def per_spectrum(self) -> np.ndarray:
+        """(n,) mean absolute error of each spectrum."""
+        return np.mean(np.abs(self.residual), axis=1)
+
+    @property
+    def per_wavelength(self) -> np.ndarray:
+        """(m,) mean absolute error at each wavelength."""
+        return np.mean(np.abs(self.residual), axis=0)
+
+    def worst(self, n: int = 5) -> list[dict[str, Any]]:
+        """Return the n worst spectra: row, MAE and labels."""
+        order = np.argsort(self.per_spectrum)[::-1][:n]
+        return [
+            {
+                "row": int(self.rows[i]),
+                "mae": float(self.per_spectrum[i]),
+                "labels": dict(zip(self.names, map(float, self.labels[i]), strict=True)),
+            }
+            for i in order
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data: mae, rmse, n_spectra, percentiles, worst spectra."""
+
+        def percentiles(values: np.ndarray) -> dict[str, float]:
+            return {f"{q:g}": float(v) for q, v in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)}
+
+        return {
+            "mae": self.mae,
+            "rmse": self.rmse,
+            "n_spectra": len(self.rows),
+            "n_wavelengths": len(self.wavelength),
+            "n_outside_domain": self.n_outside,
+            "split": self.split,
+            "percentiles": {
+                "absolute_residual": percentiles(np.abs(self.residual)),
+                "mae_per_spectrum": percentiles(self.per_spectrum),
+                "mae_per_wavelength": percentiles(self.per_wavelength),
+            },
+            "worst": self.worst(),
+        }
+
+
+def evaluate(model: Model, grid: Grid, rows: Sequence[int] | None = None) -> Evaluation:
+    """Compare a model with spectra of a grid.
+
+    By default these are the test spectra of the split that is stored in the model, if it was trained on this grid, or
+    else the grid's own test spectra (all of them, if it names none). Rows that were never synthesized are passed
+    over, and rows outside the model's label domain are left out and counted.
+
+    Args:
+        model: a trained model.
+        grid: a grid with the same label names; its wavelengths are converted to the model's medium.
+        rows: rows to take instead.
+
+    Raises:
+        GridError: the grid's labels are not the model's, or no row is left.
+        WavelengthError: the grid's wavelengths leave the model's range.
+    """
+    emulator = model.emulator
+    missing = [n for n in emulator.space.names if n not in grid.space.names]
+    foreign = [n for n in grid.space.names if n not in emulator.space.names]
+    if missing or foreign:
+        raise GridError(
+            f"the labels of {grid.path} are not the model's: it lacks {missing or 'none'} and has {foreign or 'none'} more"
+        )
+    chosen, split = _rows(model, grid) if rows is None else (list(rows), "rows given")
+    usable = grid.usable(chosen)
+    order = [grid.space.names.index(name) for name in emulator.space.names]
+    labels = grid.labels[usable][:, order]
+    inside = emulator.space.inside(labels)
+    usable, labels = usable[inside], labels[inside]
+    if len(usable) == 0:
+        raise GridError(f"none of the {len(chosen)} spectra of {grid.path} ({split}) is inside the model's label domain")
+    wavelength = emulator.domain.prepare(grid.wavelength, grid.medium)
+    return Evaluation(
+        names=emulator.space.names,
+        labels=labels,
+        wavelength=grid.wavelength,
+        medium=grid.medium,
+        true=grid.flux(usable),
+        predicted=predict_in_chunks(emulator, labels, wavelength)[:, 0],
+        rows=usable,
+        n_outside=int(np.sum(~inside)),
+        split=split,
+    )
+
+
+def _rows(model: Model, grid: Grid) -> tuple[list[int], str]:
+    if model.training.get("source", {}).get("fingerprint") == grid.fingerprint:
+        return list(model.training["split"]["test"]), "test spectra of the model's own grid"
+    if grid.split.test:
+        return list(grid.split.test), "test spectra of another grid"
+    return list(range(len(grid.labels))), "all spectra of another grid"

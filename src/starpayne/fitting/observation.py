@@ -1,0 +1,113 @@
+"""The part of a spectrum that a model may cover, made ready for fitting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from starpayne.emulators import BoundEmulator
+from starpayne.errors import SpectrumError
+from starpayne.fitting.forward import bind, no_overlap
+from starpayne.fitting.instrument import LogGrid, Resolution, check_resolution
+from starpayne.fitting.options import FitOptions
+from starpayne.spectra import ObservedSpectrum
+from starpayne.wavelengths import convert_medium, doppler_factor
+
+if TYPE_CHECKING:
+    from starpayne.bundle import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """The part of a spectrum that the model may cover, in the model's medium, with flux of order one.
+
+    Args:
+        own_wavelength: (n,) Å as observed; ``wavelength`` (n,) in the model's medium.
+        flux, error: (n,) divided by ``scale``; error is a guess from the scatter where the spectrum has none.
+        used: (n,) bool.
+        resolution: a number, (n,) numbers or a table.
+        bound, grid: the emulator on its grid of equal steps in ln λ around these pixels.
+        flags: what was assumed so far.
+    """
+
+    name: str
+    own_wavelength: np.ndarray
+    wavelength: np.ndarray
+    flux: np.ndarray
+    error: np.ndarray
+    used: np.ndarray
+    scale: float
+    resolution: Resolution
+    bound: BoundEmulator
+    grid: LogGrid
+    flags: tuple[str, ...]
+
+    def resolution_of(self, pixels: np.ndarray) -> Resolution:
+        """Return the resolution of some of the pixels."""
+        return self.resolution[pixels] if isinstance(self.resolution, np.ndarray) else self.resolution
+
+
+def observation(
+    spectrum: ObservedSpectrum, model: Model, resolution: Resolution, options: FitOptions
+) -> Observation:
+    """Cut, convert and scale a spectrum.
+
+    Raises:
+        SpectrumError: no overlap with the model, a resolution it cannot give, or everything masked.
+    """
+    emulator, domain = model.emulator, model.emulator.domain
+    check_resolution(resolution, domain.sampling, domain.resolution)
+    if isinstance(resolution, (int, float)) or np.ndim(resolution) == 0:  # type: ignore[arg-type]
+        resolution = resolution if not isinstance(resolution, np.ndarray) else float(resolution)
+    elif isinstance(resolution, np.ndarray) and resolution.shape != spectrum.wavelength.shape:
+        raise SpectrumError(
+            f"resolution has {len(resolution)} values, the spectrum {len(spectrum)} pixels: give one number, or one per pixel"
+        )
+    medium = options.medium or spectrum.medium
+    flags = list(spectrum.notes)
+    if medium is None:
+        medium = domain.medium
+        flags.append("medium_assumed")
+    if spectrum.n_nan:
+        flags.append("masked_nan")
+    if spectrum.error is None:
+        flags.append("no_errors")
+    wavelength = convert_medium(spectrum.wavelength, medium, domain.medium)
+    slow, fast = options.rv_range if options.rv is None else (options.rv, options.rv)
+    near = (wavelength >= domain.low * doppler_factor(slow)) & (wavelength <= domain.high * doppler_factor(fast))
+    if options.window:
+        near &= (spectrum.wavelength >= options.window[0]) & (spectrum.wavelength <= options.window[1])
+    if near.sum() < 2:
+        raise SpectrumError(f"{spectrum.name}: {no_overlap(wavelength, emulator)}".removeprefix(": "))
+    cut = spectrum.select(near) if spectrum.used[near].any() else None
+    used = np.zeros(0, bool) if cut is None else cut.used.copy()
+    if cut is not None:
+        for low, high in options.mask:
+            used &= ~((cut.wavelength >= low) & (cut.wavelength <= high))
+    if cut is None or not used.any():
+        raise SpectrumError(
+            f"{spectrum.name}: every pixel between {spectrum.wavelength[near][0]:.2f} and "
+            f"{spectrum.wavelength[near][-1]:.2f} Å is masked: nothing to fit"
+        )
+    scale = float(np.median(np.abs(cut.flux[used])))
+    if not scale > 0:
+        raise SpectrumError(f"{spectrum.name}: the median flux is {scale:g}; the file holds no starlight")
+    flux = np.where(used, cut.flux, scale) / scale
+    error = np.full(len(flux), scatter(flux[used])) if cut.error is None else cut.error / scale
+    error = np.where(used, error, np.median(error[used]))
+    fastest = max(abs(slow), abs(fast)) + 50
+    bound, grid = bind(emulator, wavelength[near][0], wavelength[near][-1], fastest)
+    return Observation(
+        spectrum.name, cut.wavelength, wavelength[near], flux, error, used, scale,
+        resolution[near] if isinstance(resolution, np.ndarray) else resolution, bound, grid, tuple(flags),
+    )  # fmt: skip
+
+
+def scatter(flux: np.ndarray) -> float:
+    """Return a noise estimate from third-order differences (DER_SNR, Stoehr et al. 2008, ASP Conf. 394, 505)."""
+    if len(flux) < 5:
+        return 0.01
+    noise = 0.6052697 * float(np.median(np.abs(2 * flux[2:-2] - flux[:-4] - flux[4:])))
+    return max(noise, 1e-3)

@@ -1,0 +1,161 @@
+"""Figures for print and screen: labelled axes with units, colours that the colour-blind can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from starpayne.evaluation import Evaluation
+from starpayne.labels import symbol_of, unit_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from starpayne.fitting import FitResult
+
+# Okabe & Ito 2008, in an order that also differs in lightness.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+GREY = "#777777"
+
+
+def _figure(*args: Any, **kwargs: Any) -> Any:
+    # The object interface with the Agg canvas: no global state, no display, safe in worker threads.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained", dpi=150, **kwargs)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(*args, squeeze=False) if args else figure.subplots(1, 1, squeeze=False)
+    for axis in axes.flat:
+        axis.grid(alpha=0.25, linewidth=0.5)
+    return figure, axes
+
+
+def _wavelength_axis(axis: Any, medium: str) -> None:
+    axis.set_xlabel(f"wavelength in {medium} (Å)")
+
+
+def axis_name(label: str) -> str:
+    """Return a label's symbol with its unit, for an axis."""
+    unit = unit_of(label)
+    return f"{symbol_of(label)} ({unit})" if unit and unit != "dex(cm/s2)" else symbol_of(label)
+
+
+def residuals_by_wavelength(evaluations: Mapping[str, Evaluation]) -> Figure:
+    """Median and 95th percentile of |residual| at each wavelength, under the mean spectrum."""
+    figure, axes = _figure(1 + len(evaluations), 1, figsize=(8, 1.8 + 1.8 * len(evaluations)))
+    first = next(iter(evaluations.values()))
+    axes[0, 0].plot(first.wavelength, np.mean(first.true, axis=0), color="black", lw=0.7)
+    axes[0, 0].set_ylabel("mean flux of\nheld-out spectra")
+    top = 1.1 * max(float(np.percentile(np.abs(e.residual), 95, axis=0).max()) for e in evaluations.values())
+    for (name, evaluation), axis, colour in zip(evaluations.items(), axes[1:, 0], COLOURS, strict=False):
+        size = np.abs(evaluation.residual)
+        axis.plot(first.wavelength, np.percentile(size, 95, axis=0), color=GREY, lw=0.6, label="95th percentile")
+        axis.plot(first.wavelength, np.median(size, axis=0), color=colour, lw=0.8, label="median")
+        axis.set_ylim(0, top)
+        axis.set_ylabel("|residual|")
+        axis.set_title(f"{name}: mean absolute error {evaluation.mae:.5f}", fontsize=9, loc="left")
+        axis.legend(fontsize=7, loc="upper right", ncols=2)
+    for axis in axes[:, 0]:
+        axis.set_xlim(first.wavelength[0], first.wavelength[-1])
+    _wavelength_axis(axes[-1, 0], first.medium)
+    return figure
+
+
+def residuals_by_label(evaluations: Mapping[str, Evaluation]) -> Figure:
+    """Mean absolute error of each held-out spectrum against each of its labels."""
+    first = next(iter(evaluations.values()))
+    columns = min(4, len(first.names))
+    rows = -(-len(first.names) // columns)
+    figure, axes = _figure(rows, columns, figsize=(2.3 * columns, 2.2 * rows))
+    for i, name in enumerate(first.names):
+        axis = axes.flat[i]
+        for (emulator, evaluation), colour, marker in zip(evaluations.items(), COLOURS, "os^vDP", strict=False):
+            axis.plot(
+                evaluation.labels[:, i], evaluation.per_spectrum,
+                marker, ms=3, color=colour, alpha=0.7, mew=0, label=emulator,
+            )  # fmt: skip
+        axis.set_yscale("log")
+        axis.set_xlabel(axis_name(name))
+        axis.set_ylabel("MAE of spectrum" if i % columns == 0 else "")
+    axes.flat[0].legend(fontsize=7)
+    for axis in list(axes.flat)[len(first.names) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def examples(evaluation: Evaluation, title: str = "") -> Figure:
+    """The median and the worst held-out spectrum with their residuals."""
+    order = np.argsort(evaluation.per_spectrum)
+    chosen = {"median": order[len(order) // 2], "worst": order[-1]}
+    figure, axes = _figure(4, 1, figsize=(8, 6.4))
+    figure.get_layout_engine().set(h_pad=0.02)
+    wavelength = evaluation.wavelength
+    for k, (which, i) in enumerate(chosen.items()):
+        flux, residual = axes[2 * k, 0], axes[2 * k + 1, 0]
+        flux.plot(wavelength, evaluation.true[i], color="black", lw=0.8, label="synthesized")
+        flux.plot(wavelength, evaluation.predicted[i], color=COLOURS[1], lw=0.8, ls="--", label="emulated")
+        residual.plot(wavelength, evaluation.residual[i], color=COLOURS[0], lw=0.7)
+        residual.axhline(0, color="black", lw=0.5)
+        labels = ", ".join(
+            f"{symbol_of(n)} {v:.0f}" if n == "teff" else f"{symbol_of(n)} {v:.2f}"
+            for n, v in zip(evaluation.names[:5], evaluation.labels[i], strict=False)
+        )
+        flux.set_title(
+            f"{title + ': ' if title else ''}{which} spectrum, MAE {evaluation.per_spectrum[i]:.5f} ({labels})",
+            fontsize=8, loc="left",
+        )  # fmt: skip
+        flux.set_ylabel("flux / continuum")
+        residual.set_ylabel("residual")
+        flux.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, frameon=False)
+        for axis in (flux, residual):
+            axis.set_xlim(wavelength[0], wavelength[-1])
+    _wavelength_axis(axes[-1, 0], evaluation.medium)
+    return figure
+
+
+def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Validation error against training step."""
+    figure, axes = _figure(figsize=(5, 3))
+    for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
+        steps, maes = [h["step"] for h in history], [h["validation_mae"] for h in history]
+        axes[0, 0].plot(steps, maes, "o-", ms=2.5, color=colour, lw=1, label=name)
+    axes[0, 0].set(xlabel="training step", ylabel="validation MAE of flux", yscale="log", xscale="log")
+    axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def fitted_spectrum(result: FitResult) -> Figure:
+    """Observed spectrum, best model with its continuum, residuals in units of the error, masked pixels shaded."""
+    figure, axes = _figure(2, 1, figsize=(9, 4.6))
+    flux, residual = axes[:, 0]
+    used = np.asarray(result.used, bool)
+    wavelength = result.wavelength
+    shown = np.where(used, result.model, np.nan)
+    flux.plot(wavelength, result.flux, color="black", lw=0.8, label="observed")
+    flux.plot(wavelength, shown, color=COLOURS[1], lw=0.9, label="model")
+    flux.plot(wavelength, np.where(used, result.continuum, np.nan), color=COLOURS[0], lw=0.8, ls="--", label="continuum")
+    flux.set_ylabel("flux")
+    residual.plot(wavelength, np.where(used, result.flux - result.model, np.nan), color=COLOURS[0], lw=0.6)
+    residual.fill_between(wavelength, -result.error, result.error, color=GREY, alpha=0.3, lw=0, label="±1σ")
+    residual.axhline(0, color="black", lw=0.5)
+    residual.set_ylabel("observed − model")
+    spread = np.nanpercentile(np.abs(np.where(used, result.flux - result.model, np.nan)), 99.5)
+    residual.set_ylim(-1.6 * spread, 1.6 * spread)
+    for axis in (flux, residual):
+        axis.set_xlim(wavelength[0], wavelength[-1])
+        for start, stop in masked_ranges(wavelength, used):
+            axis.axvspan(start, stop, color=COLOURS[4], alpha=0.25, lw=0)
+    flux.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=3, frameon=False)
+    residual.legend(fontsize=7, loc="upper right")
+    _wavelength_axis(residual, result.medium)
+    return figure
+
+
+def masked_ranges(wavelength: np.ndarray, used: np.ndarray) -> list[tuple[float, float]]:
+    """Return the wavelength ranges of runs of masked pixels."""
+    edges = np.diff(np.concatenate([[0], (~used).astype(int), [0]]))
+    starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1
+    return [(float(wavelength[a]), float(wavelength[b])) for a, b in zip(starts, stops, strict=True)]

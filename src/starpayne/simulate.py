@@ -1,0 +1,111 @@
+"""Observe a synthetic star: rotation, velocity, spectrograph, pixels, continuum and noise, in plain float64.
+
+Written without a line of :mod:`starpayne.fitting`, by direct numerical convolution, so that a fit of such a spectrum tests
+the fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from starpayne.errors import SpectrumError
+from starpayne.spectra import ObservedSpectrum
+from starpayne.wavelengths import SPEED_OF_LIGHT, check_wavelength, doppler_factor, log_grid
+
+OVERSAMPLING = 4
+
+
+@dataclass(frozen=True)
+class Observation:
+    """How a star is observed.
+
+    Args:
+        rv: radial velocity, km/s, positive receding.
+        vsini: projected rotation, km/s.
+        resolution: λ/FWHM of the Gaussian instrumental profile.
+        snr: signal-to-noise ratio per pixel at the continuum.
+        tilt: (flux at the red end)/(flux at the blue end) − 1 of the linear continuum.
+        level: continuum flux at the blue end.
+        pixels_per_fwhm: sampling of the detector.
+        limb_darkening: linear coefficient ε of the rotation profile.
+        seed: of the noise.
+    """
+
+    rv: float = 0.0
+    vsini: float = 0.0
+    resolution: float = 40_000.0
+    snr: float = 100.0
+    tilt: float = 0.0
+    level: float = 1.0
+    pixels_per_fwhm: float = 3.0
+    limb_darkening: float = 0.6
+    seed: int = 0
+
+
+def observe(
+    wavelength: np.ndarray, flux: np.ndarray, low: float, high: float, setup: Observation, medium: str, name: str = ""
+) -> ObservedSpectrum:
+    """Return the spectrum that a spectrograph records of a star with this rest-frame flux.
+
+    Args:
+        wavelength, flux: (n,) the star's normalised flux at rest, Å in ``medium``; wide enough for velocity and profiles.
+        low, high: range of the detector in Å.
+        setup: velocity, rotation, spectrograph and noise.
+        medium: "air" or "vacuum".
+        name: of the spectrum.
+
+    Raises:
+        SpectrumError: if the synthetic spectrum does not reach as far as the observed range, shifted and broadened.
+    """
+    wavelength = check_wavelength(wavelength)
+    shift = float(doppler_factor(setup.rv))
+    sigma = SPEED_OF_LIGHT / (setup.resolution * 2 * np.sqrt(2 * np.log(2)))
+    margin = 1 + (setup.vsini + 5 * sigma) / SPEED_OF_LIGHT
+    if low / shift / margin < wavelength[0] or high / shift * margin > wavelength[-1]:
+        raise SpectrumError(
+            f"to observe {low:g} to {high:g} Å at {setup.rv:g} km/s, synthesize at least "
+            f"{low / shift / margin:.2f} to {high / shift * margin:.2f} Å; this spectrum covers "
+            f"{wavelength[0]:.2f} to {wavelength[-1]:.2f} Å"
+        )
+    step = 1 / (OVERSAMPLING * 200_000)
+    fine = log_grid(float(wavelength[0]), float(wavelength[-1]), 1 / step)
+    star = np.interp(fine, wavelength, flux)
+    velocity_step = step * SPEED_OF_LIGHT
+    kernel = np.convolve(
+        _rotation(setup.vsini, velocity_step, setup.limb_darkening), _gaussian(sigma, velocity_step)
+    )
+    # Deviations from the continuum are convolved, so that the zero padding beyond the ends is continuum.
+    broadened = 1 + np.convolve(star - 1, kernel, mode="same")
+    edges = _pixel_edges(low, high, setup)
+    cumulative = np.concatenate([[0], np.cumsum(0.5 * (broadened[1:] + broadened[:-1]) * np.diff(fine))])
+    integral = np.interp(edges / shift, fine, cumulative)
+    recorded = np.diff(integral) / np.diff(edges / shift)
+    centre = 0.5 * (edges[1:] + edges[:-1])
+    continuum = setup.level * (1 + setup.tilt * (centre - centre[0]) / (centre[-1] - centre[0]))
+    error = continuum / setup.snr
+    noise = np.random.default_rng(setup.seed).normal(size=len(centre)) * error
+    return ObservedSpectrum(wavelength=centre, flux=recorded * continuum + noise, error=error, medium=medium, name=name)
+
+
+def _pixel_edges(low: float, high: float, setup: Observation) -> np.ndarray:
+    return log_grid(low, high, setup.resolution * setup.pixels_per_fwhm)
+
+
+def _rotation(vsini: float, step: float, epsilon: float) -> np.ndarray:
+    """Sampled rotation profile (Gray 2005, eq. 18.14), normalised."""
+    half = int(np.ceil(vsini / step))
+    if half == 0:
+        return np.ones(1)
+    # Each sample is the mean over its cell, as the profile ends with an infinite slope.
+    cells = (np.arange(-half, half + 1)[:, None] + (np.arange(64) - 31.5) / 64) * step / vsini
+    inside = np.clip(1 - cells**2, 0, None)
+    profile = np.mean(2 * (1 - epsilon) * np.sqrt(inside) + 0.5 * np.pi * epsilon * inside, axis=1)
+    return profile / profile.sum()
+
+
+def _gaussian(sigma: float, step: float) -> np.ndarray:
+    half = int(np.ceil(6 * sigma / step))
+    profile = np.exp(-0.5 * (np.arange(-half, half + 1) * step / sigma) ** 2)
+    return profile / profile.sum()

@@ -1,0 +1,85 @@
+"""What all tests share: run-time type checks, a cache of compiled functions, the data folder, a toy grid and models."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import install_import_hook
+
+# Every test run checks array shapes and types of the whole package; users do not pay for it.
+install_import_hook("starpayne", "typechecking.check")
+
+# Many tests compile the same function again (a resumed training, a subprocess): they find it here, this run only.
+_COMPILED = tempfile.mkdtemp(prefix="starpayne-compiled-")
+atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import toy  # noqa: E402  (imports starpayne, so it must come after the hook)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the shared data, so that no test can forget to say so."""
+    for item in items:
+        if "data_folder" in getattr(item, "fixturenames", ()):
+            item.add_marker("data")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of shared grids and observed spectra that $STARPAYNE_DATA names."""
+    named = os.environ.get("STARPAYNE_DATA", "")
+    if not named:
+        pytest.skip("STARPAYNE_DATA is not set: it names the folder with korg_flux, mgb_reference, sun_atlas")
+    if not Path(named).is_dir():
+        pytest.skip(f"STARPAYNE_DATA = {named} is not a folder")
+    return Path(named)
+
+
+@pytest.fixture(scope="session")
+def finished_grid(tmp_path_factory: pytest.TempPathFactory):
+    """A complete toy grid on disk; tests must not change it (see ``grid_copy``)."""
+    return toy.write_grid(tmp_path_factory.mktemp("grid") / "toy.zarr")
+
+
+@pytest.fixture
+def grid_copy(finished_grid, tmp_path: Path) -> Path:
+    """The path of a toy grid of one's own, to damage."""
+    return Path(shutil.copytree(finished_grid.path, tmp_path / "toy.zarr"))
+
+
+@pytest.fixture(scope="session")
+def payne_model(tmp_path_factory: pytest.TempPathFactory):
+    """A small Payne trained for a moment on the toy grid."""
+    return toy.train_model("payne", tmp_path_factory.mktemp("models") / "payne.model")
+
+
+@pytest.fixture(scope="session")
+def transformer_model(tmp_path_factory: pytest.TempPathFactory):
+    """A small TransformerPayne trained for a moment on the toy grid."""
+    return toy.train_model("transformer", tmp_path_factory.mktemp("models") / "transformer.model")
+
+
+@pytest.fixture(params=["payne", "transformer"])
+def model(request: pytest.FixtureRequest):
+    """Each of the trained toy models in turn."""
+    return request.getfixturevalue(f"{request.param}_model")
+
+
+@pytest.fixture
+def write_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Write a folder as ``starpayne import`` takes it; arguments replace or, if None, leave out a file or a fact."""
+    return lambda **changes: toy.write_folder(tmp_path / "source", **changes)
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(20261123)

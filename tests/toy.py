@@ -1,0 +1,134 @@
+"""A toy problem that is quick to train: five labels, forty wavelengths, three smooth lines. No physics in it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from starpayne import bundle
+from starpayne.emulators import SpectralDomain
+from starpayne.grid import Grid, Split
+from starpayne.labels import Constraint, Label, LabelSpace
+from starpayne.training import PayneArchitecture, Recipe, TrainingData, TransformerArchitecture, train
+from starpayne.wavelengths import log_grid
+
+SPACE = LabelSpace(
+    (
+        Label("teff", 4000.0, 7000.0, transform="inverse"),
+        Label("logg", 1.0, 5.0),
+        Label("alpha_fe", -0.1, 0.5),
+        Label("vmic", 0.5, 3.0, transform="log10"),
+        Label("mg_fe", -0.5, 0.9),
+    ),
+    (Constraint({"mg_fe": 1.0, "alpha_fe": -1.0}, -0.4, 0.4),),
+)
+WAVELENGTH = log_grid(5000.0, 5010.0, 20000.0)
+PHYSICS = ("no_molecules", "plane_parallel")
+SPLIT = Split.last_rows(60, 10, 10)
+SIZES = {"payne": PayneArchitecture((16, 16)), "transformer": TransformerArchitecture(8, 2, 4, 4)}
+
+
+def unchecked(function: Callable) -> Callable:
+    """A function without the tests' type checker around it: what a user who passes the wrong kind of thing meets."""
+    return inspect.unwrap(function)
+
+
+def labels(n: int = 60, seed: int = 5) -> np.ndarray:
+    """Random labels (n, 5) that fill the allowed region."""
+    return SPACE.from_cube(np.random.default_rng(seed).random((n, len(SPACE))))
+
+
+def spectra(values: np.ndarray, wavelength: np.ndarray = WAVELENGTH) -> np.ndarray:
+    """Normalised flux (n, n_wavelength) float32 of three lines whose depths and widths follow the labels."""
+    u = SPACE.scale(values)[..., None]
+    x = wavelength[None, :]
+    depth = (
+        (0.3 + 0.4 * u[:, 0]) * np.exp(-(((x - 5003) / 0.5) ** 2))
+        + 0.3 * (u[:, 4] + u[:, 1] ** 2) / 2 * np.exp(-(((x - 5006) / (0.4 + 0.6 * u[:, 3])) ** 2))
+        + 0.2 * u[:, 2] * np.exp(-(((x - 5008.5) / 0.4) ** 2))
+    )
+    return (1 - depth).astype(np.float32)
+
+
+def continua(values: np.ndarray, wavelength: np.ndarray = WAVELENGTH) -> np.ndarray:
+    """Continuum flux (n, n_wavelength) float32 that rises as Teff⁴ and falls with wavelength."""
+    return (1e7 * (values[:, :1] / 5772) ** 4 * (5000 / wavelength)).astype(np.float32)
+
+
+@cache
+def domain() -> SpectralDomain:
+    return SpectralDomain(float(WAVELENGTH[0]), float(WAVELENGTH[-1]), "air", 20000.0, physics=PHYSICS)
+
+
+def empty_grid(path: Path, **changes: Any) -> Grid:
+    """A toy grid that is laid out, with nothing synthesized yet."""
+    settings = {"medium": "air", "split": SPLIT, "provenance": {"engine": "toy", "physics": list(PHYSICS)}}
+    given = {"space": SPACE, "labels": labels(), "wavelength": WAVELENGTH, **settings, **changes}
+    return Grid.create(path, given.pop("space"), given.pop("labels"), given.pop("wavelength"), **given)
+
+
+def write_grid(path: Path, **changes: Any) -> Grid:
+    """A complete toy grid."""
+    grid = empty_grid(path, **changes)
+    grid.write_all(spectra(grid.labels), continua(grid.labels))
+    return Grid.open(path)
+
+
+def data(channels: tuple[str, ...] = ("flux",), **changes: Any) -> TrainingData:
+    """Training data of the toy grid without a file: 40 spectra to train on, 10 to validate."""
+    values, train_rows, held = labels(), list(SPLIT.train), list(SPLIT.validation)
+    parts = {"flux": spectra(values), "log10_continuum": np.log10(continua(values))}
+    targets = np.stack([parts[c] for c in channels], axis=1)
+    given = {
+        "space": SPACE, "domain": domain(), "wavelength": WAVELENGTH, "channels": channels,
+        "labels": values[train_rows], "targets": targets[train_rows],
+        "validation_labels": values[held], "validation_targets": targets[held],
+        "split": {"train": train_rows, "validation": held, "test": list(SPLIT.test)},
+        "source": {"grid": "toy", "fingerprint": "toy", "provenance": {}},
+        **changes,
+    }  # fmt: skip
+    return TrainingData(**given)
+
+
+def recipe(emulator: str, **changes: Any) -> Recipe:
+    """A recipe that takes a second: calls of 30 steps, a validation after every second one."""
+    settings: dict[str, Any] = {
+        "steps": 180, "validate_every": 60, "batch_spectra": 16, "learning_rate": 5e-3, "ema": 0.9,
+        "batch_wavelengths": 24, **changes,
+    }  # fmt: skip
+    return Recipe(architecture=SIZES[emulator], **settings)
+
+
+def train_model(emulator: str, path: Path) -> bundle.Model:
+    return train(data(), recipe(emulator), path)
+
+
+def same_weights(one: bundle.Model, other: bundle.Model) -> bool:
+    """Whether two models agree in every bit of every array."""
+    a, b = bundle.named_arrays(one.emulator), bundle.named_arrays(other.emulator)
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def write_folder(path: Path, **changes: Any) -> Path:
+    """Write the files that ``import_folder`` reads: ``flux``, ``labels``, ``wavelength`` arrays, other names facts."""
+    values = labels()
+    facts: dict[str, Any] = {
+        **SPACE.to_dict(),
+        "medium": "air",
+        "split": {"train_order": list(SPLIT.train), "validation": list(SPLIT.validation), "test": list(SPLIT.test)},
+        "provenance": {"engine": "toy", "physics": "1D LTE plane-parallel, no molecules"},
+    }
+    arrays: dict[str, Any] = {"flux": spectra(values), "labels": values, "wavelength": WAVELENGTH}
+    path.mkdir(parents=True, exist_ok=True)
+    for name, value in {**arrays, **{k: v for k, v in changes.items() if k in arrays}}.items():
+        if value is not None:
+            np.save(path / f"{name}.npy", value)
+    facts |= {k: v for k, v in changes.items() if k not in arrays}
+    (path / "grid.json").write_text(json.dumps({k: v for k, v in facts.items() if v is not None}))
+    return path
