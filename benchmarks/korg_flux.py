@@ -1,7 +1,7 @@
 """The emulators on ``korg_flux`` (3 labels, 500 wavelengths), N = 800, fixed split: MAE on its 200 test spectra.
 
-``STARPAYNE_DATA=… python benchmarks/korg_flux.py``; five minutes on two idle cores. Targets: The Payne's form with a modern
-recipe 0.00025 within 90 s; TransformerPayne 0.0012 (aim 0.0008) within 600 s.
+``STARPAYNE_DATA=… python benchmarks/korg_flux.py``; five minutes on two idle cores. Targets: The Payne's form with a
+modern recipe 0.00025 within 90 s; TransformerPayne 0.0012 (aim 0.0008) within 600 s.
 """
 
 from __future__ import annotations

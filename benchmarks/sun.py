@@ -1,8 +1,8 @@
 """Fit the observed solar atlas with an emulator trained on ``mgb_reference`` (10,000 spectra, 17 labels).
 
-``STARPAYNE_DATA=… python benchmarks/sun.py MODEL`` trains the model where it is not there yet (recipe ``payne_wide``), then
-fits 5161–5209 Å with 5163.5–5166.5 Å masked (C2), (a) teff, logg, feh, vmic free and solar ratios, (b) all labels free.
-Target for (a): within 150 K of 5772, 0.15 of 4.44, 0.08 of 0.
+``STARPAYNE_DATA=… python benchmarks/sun.py MODEL`` trains the model where it is not there yet (recipe ``payne_wide``),
+then fits 5161–5209 Å with 5163.5–5166.5 Å masked (C2): (a) teff, logg, feh, vmic free and solar ratios, (b) all labels
+free. Target for (a): within 150 K of 5772, 0.15 of 4.44, 0.08 of 0.
 """
 
 from __future__ import annotations

@@ -215,7 +215,10 @@ def test_a_float32_round_trip_of_the_edge_stays_inside(cube: np.ndarray) -> None
         (lambda: Label("teff", 7000, 4000), r"label teff: bounds must be finite and increasing, got low = 7000"),
         (lambda: Label("teff", float("nan"), 1), r"label teff: bounds must be finite and increasing, got low = nan"),
         (lambda: Label("t eff", 1, 2), r"label name 't eff' is not an identifier"),
-        (lambda: Label("teff", 1, 2, transform="log"), r"unknown transform 'log'; choose one of linear, log10, inverse"),
+        (
+            lambda: Label("teff", 1, 2, transform="log"),
+            r"unknown transform 'log'; choose one of linear, log10, inverse",
+        ),
         (lambda: Label("feh", -1, 2, transform="log10"), r"label feh: transform log10 needs low > 0, got -1"),
         (lambda: LabelSpace(()), r"a label space needs at least one label"),
         (lambda: LabelSpace((Label("a", 0, 1), Label("a", 0, 1))), r"labels given twice: a"),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -31,12 +34,22 @@ SPACE = LabelSpace(
 WAVELENGTH = log_grid(5000.0, 5010.0, 20000.0)
 PHYSICS = ("no_molecules", "plane_parallel")
 SPLIT = Split.last_rows(60, 10, 10)
-SIZES = {"payne": PayneArchitecture((16, 16)), "transformer": TransformerArchitecture(8, 2, 4, 4)}
+SIZES = {"payne": PayneArchitecture((16, 16)), "transformer": TransformerArchitecture(8, 1, 4, 4)}
 
 
 def unchecked(function: Callable) -> Callable:
     """A function without the tests' type checker around it: what a user who passes the wrong kind of thing meets."""
     return inspect.unwrap(function)
+
+
+def python(script: str, *arguments: object, killed: bool = False) -> str:
+    """Run a script in a Python of its own, with this folder importable, and return what it printed."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + textwrap.dedent(script)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == (-9 if killed else 0), done.stderr
+    return done.stdout
 
 
 def labels(n: int = 60, seed: int = 5) -> np.ndarray:

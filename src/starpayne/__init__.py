@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starpayne.synthesis import run as synthesize
     from starpayne.training import Recipe, TrainingData, train
 
-# Resolved at first use, so that `import starpayne` costs nothing and prediction never imports what only synthesis needs.
+# Resolved at first use: `import starpayne` costs nothing, and prediction never imports what only synthesis needs.
 _HOME = {
     "Model": "bundle", "load": "bundle", "save": "bundle",
     "Emulator": "emulators", "Payne": "emulators", "TransformerPayne": "emulators",

@@ -174,7 +174,8 @@ def _skeleton(manifest: Mapping[str, Any]) -> Emulator:
         raise BundleError(f"channels {channels} are not known; they are flux, then log10_continuum")
     space = LabelSpace.from_dict(manifest["label_space"])
     stated = dict(manifest["domain"])
-    domain = SpectralDomain(**{**stated, "physics": tuple(stated.get("physics", ()))})
+    numbers = {name: float(stated[name]) for name in ("low", "high", "sampling")}
+    domain = SpectralDomain(**{**stated, **numbers, "physics": tuple(stated.get("physics", ()))})
     cls = architecture(manifest["architecture"])
     return eqx.filter_eval_shape(cls.skeleton, space, domain, channels, manifest["config"])
 

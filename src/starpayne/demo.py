@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from starpayne import bundle, plots
+from starpayne.errors import GridError
 from starpayne.evaluation import Evaluation, evaluate
 from starpayne.files import read_json, write_json
-from starpayne.errors import GridError
 from starpayne.fitting import FitOptions, FitResult, fit
-from starpayne.grid import Grid
 from starpayne.labels import unit_of
 from starpayne.report import Report
 from starpayne.simulate import Observation, observe
@@ -47,21 +46,21 @@ class Size:
     transformer_steps: int
 
 
-FULL = Size(n_spectra=480, n_test=50, n_validation=30, payne_steps=12_000, transformer_steps=4_000)
+FULL = Size(n_spectra=400, n_test=40, n_validation=40, payne_steps=12_000, transformer_steps=3_000)
 QUICK = Size(n_spectra=60, n_test=10, n_validation=8, payne_steps=1_500, transformer_steps=300)
 
 
 @dataclass
 class _Clock:
-    """Seconds per stage, kept over interruptions in a file."""
+    """Seconds per stage in a file; those of a resumable stage add up over interruptions."""
 
     path: Path
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str, resumable: bool = False) -> Iterator[None]:
         start = time.monotonic()
-        before = self.seconds.get(name, 0.0)
+        before = self.seconds.get(name, 0.0) if resumable else 0.0
         try:
             yield
         finally:
@@ -90,7 +89,7 @@ def run_demo(folder: str | Path, stage: Stage, quick: bool = False, workers: int
     )
     timings = folder / "timings.json"
     clock = _Clock(timings, read_json(timings, GridError) if timings.exists() else {})
-    with clock.stage("synthesis"), stage("synthesis") as bar:
+    with clock.stage("synthesis", resumable=True), stage("synthesis") as bar:
         grid = run(
             design, folder / "grid.zarr", workers=workers,
             progress=lambda done, total, failed: bar(done, total, f"{failed} failed" if failed else ""),
@@ -99,7 +98,7 @@ def run_demo(folder: str | Path, stage: Stage, quick: bool = False, workers: int
     models: dict[str, bundle.Model] = {}
     for name, steps in (("payne", size.payne_steps), ("transformer", size.transformer_steps)):
         recipe = Recipe.preset(name).replace(steps=steps)
-        with clock.stage(f"train {name}"), stage(f"training {name}") as bar:
+        with clock.stage(f"train {name}", resumable=True), stage(f"training {name}") as bar:
             models[name] = train(data, recipe, folder / f"{name}.model", progress=_training_bar(bar))
     with clock.stage("evaluation"), stage("evaluation") as bar:
         evaluations = {}
@@ -130,6 +129,7 @@ def run_demo(folder: str | Path, stage: Stage, quick: bool = False, workers: int
         "seconds": clock.seconds | {"total": round(sum(clock.seconds.values()), 2)},
     }  # fmt: skip
     write_json(folder / "summary.json", summary)
+    plots.fitted_spectrum(fits[best]).savefig(folder / "star.png")
     _report(summary, design, models, evaluations, fits, best).write(folder / "report.html")
     return summary
 
@@ -155,7 +155,7 @@ def _observed_star(design: Design, path: Path) -> ObservedSpectrum:
         draft = path.with_suffix(".partial.npz")
         np.savez(draft, wavelength=wavelength, flux=flux)
         draft.replace(path)
-    return observe(wavelength, flux, design.low + 1, design.high - 1, OBSERVATION, design.medium, name="demo star")
+    return observe(wavelength, flux, design.low, design.high, OBSERVATION, design.medium, name="demo star")
 
 
 def _fit_summary(result: FitResult) -> dict[str, Any]:
@@ -187,8 +187,8 @@ def _report(
     )
     low, high = grid["wavelength"]
     report.text(
-        f"{low:.1f} to {high:.1f} Å ({grid['medium']}), {grid['n_failed']} spectra failed; the last {design.n_test} spectra "
-        f"test, the {design.n_validation} before them validate."
+        f"{low:.1f} to {high:.1f} Å ({grid['medium']}), {grid['n_failed']} spectra failed; "
+        f"the last {design.n_test} spectra test, the {design.n_validation} before them validate."
     )
     report.heading("The emulators on spectra they have never seen")
     report.table(
@@ -211,14 +211,16 @@ def _report(
     for name, evaluation in evaluations.items():
         report.figure(plots.examples(evaluation, name), f"{name}: the median and the worst held-out spectrum.")
     report.figure(
-        plots.training_curves({n: m.training["history"] for n, m in models.items()}), "Validation error during training."
+        plots.training_curves({n: m.training["history"] for n, m in models.items()}),
+        "Validation error during training.",
     )
     report.heading("A star")
     report.text(
         f"Synthesized with PySME at labels that are no point of the grid, then observed in plain double precision: "
-        f"radial velocity {OBSERVATION.rv} km/s, v sin i {OBSERVATION.vsini} km/s, R = {OBSERVATION.resolution:,.0f}, "
-        f"S/N {OBSERVATION.snr:.0f} per pixel, a continuum that rises by {OBSERVATION.tilt:.0%}. The fit starts from no "
-        "guess; its errors include the emulator's validation error."
+        f"radial velocity {OBSERVATION.rv} km/s, v sin i {OBSERVATION.vsini} km/s, "
+        f"R = {OBSERVATION.resolution:,.0f}, "
+        f"S/N {OBSERVATION.snr:.0f} per pixel, a continuum that rises by {OBSERVATION.tilt:.0%}. The fit starts "
+        "from no guess; its errors include the emulator's validation error."
     )
     report.table(["", "truth", *fits], [*_label_rows(fits), *_velocity_rows(fits)])
     for name, result in fits.items():

@@ -10,7 +10,8 @@ from starpayne.errors import SpectrumError
 
 FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits"}
 SINGLE = (
-    "rv", "rv_error", "vsini", "vsini_error", "broadening", "broadening_error", "chi2", "reduced_chi2", "n_pixels", "snr",
+    "rv", "rv_error", "vsini", "vsini_error", "broadening", "broadening_error",
+    "chi2", "reduced_chi2", "n_pixels", "snr",
 )  # fmt: skip
 
 

@@ -309,7 +309,7 @@ class Grid:
         dataset = xarray.open_zarr(str(self.path), consolidated=False, chunks=None)
         return dataset.assign_coords(label=list(self.space.names))
 
-    def flux(self, rows: ArrayLike | None = None) -> np.ndarray:
+    def flux(self, rows: ArrayLike | Sequence[int] | None = None) -> np.ndarray:
         """Return normalised flux (n_rows, n_wavelength) float32 of the given rows (default: all).
 
         Raises:
@@ -317,13 +317,13 @@ class Grid:
         """
         return self._spectra("flux", rows)
 
-    def continuum(self, rows: ArrayLike | None = None) -> np.ndarray:
+    def continuum(self, rows: ArrayLike | Sequence[int] | None = None) -> np.ndarray:
         """Return continuum surface flux (n_rows, n_wavelength) float32 in erg s⁻¹ cm⁻² Å⁻¹."""
         if not self.has_continuum:
             raise GridError(f"{self.path} stores no continuum flux")
         return self._spectra("continuum", rows)
 
-    def intensity(self, rows: ArrayLike | None = None) -> np.ndarray:
+    def intensity(self, rows: ArrayLike | Sequence[int] | None = None) -> np.ndarray:
         """Return specific intensities (n_rows, n_mu, n_wavelength) float32 in erg s⁻¹ cm⁻² Å⁻¹ sr⁻¹."""
         if "intensity" not in self._group:
             raise GridError(f"{self.path} stores no intensities")
@@ -334,7 +334,7 @@ class Grid:
         rows = np.asarray(list(rows), dtype=np.int64)
         return rows[self.status[rows] == DONE]
 
-    def _spectra(self, name: str, rows: ArrayLike | None) -> np.ndarray:
+    def _spectra(self, name: str, rows: ArrayLike | Sequence[int] | None) -> np.ndarray:
         rows = np.arange(len(self.labels)) if rows is None else np.atleast_1d(np.asarray(rows, dtype=np.int64))
         if rows.size and (rows.min() < 0 or rows.max() >= len(self.labels)):
             wrong = rows.max() if rows.max() >= len(self.labels) else rows.min()

@@ -20,10 +20,10 @@ from starpayne.wavelengths import check_wavelength, sampling_of
 def import_folder(source: str | Path, path: str | Path, overwrite: bool = False) -> Grid:
     """Import a folder of ``labels.npy``, ``wavelength.npy``, ``flux.npy`` or ``flux.npz``, and ``grid.json``.
 
-    ``grid.json`` names the labels with units and bounds, ``constraints``, the ``medium``, the ``flux`` file with its
-    ``key`` (in an ``.npz``) and ``scale``, the ``split`` (``train_order``, ``validation``, ``test``) and the
-    ``provenance``; ``labels_file`` renames the label file. A continuum given at the first and last pixel
-    (``continuum.file``) is interpolated linearly between them.
+    ``grid.json`` names the labels with units and bounds, ``constraints``, the ``medium`` of the wavelengths (in Å),
+    the ``flux`` file with its ``key`` (in an ``.npz``) and ``scale``, the ``split`` (``train_order``, ``validation``,
+    ``test``) and the ``provenance``; ``labels_file`` renames the label file. A continuum given at the first and last
+    pixel (``continuum.file``) is interpolated linearly between them.
 
     Args:
         source: the folder.
@@ -53,6 +53,9 @@ def _import(source: Path, facts: Mapping[str, Any], path: Path, overwrite: bool)
     labels = _array(source, str(facts.get("labels_file", "labels.npy")))
     wavelength = check_wavelength(_array(source, "wavelength.npy"))
     medium = _required(facts, "medium", source)
+    unit = str(facts.get("wavelength_unit", "Angstrom"))
+    if unit.lower() not in ("angstrom", "å"):
+        raise GridError(f"{source}: wavelength_unit = {unit!r}; only 'Angstrom' can be imported")
     flux = _flux(source, facts)
     if labels.ndim != 2 or len(labels) == 0:
         raise GridError(f"{source} holds an empty grid: labels have shape {labels.shape}")

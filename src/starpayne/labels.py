@@ -137,8 +137,8 @@ class LabelSpace:
 
     Example:
         >>> space = LabelSpace((Label("teff", 4000, 7000), Label("logg", 1, 5)))
-        >>> space.vector({"logg": 4.44, "teff": 5772})
-        array([5772.  ,    4.44])
+        >>> space.vector({"logg": 4.44, "teff": 5772}).tolist()
+        [5772.0, 4.44]
         >>> space.check([5772, 5.5])
         Traceback (most recent call last):
         ...

@@ -39,8 +39,8 @@ def _wavelength_axis(axis: Any, medium: str) -> None:
 
 def axis_name(label: str) -> str:
     """Return a label's symbol with its unit, for an axis."""
-    unit = unit_of(label)
-    return f"{symbol_of(label)} ({unit})" if unit and unit != "dex(cm/s2)" else symbol_of(label)
+    unit = {"dex(cm/s2)": "dex of cm s$^{-2}$", "km/s": "km s$^{-1}$"}.get(unit_of(label), unit_of(label))
+    return f"{symbol_of(label)} ({unit})" if unit else symbol_of(label)
 
 
 def residuals_by_wavelength(evaluations: Mapping[str, Evaluation]) -> Figure:
@@ -136,7 +136,8 @@ def fitted_spectrum(result: FitResult) -> Figure:
     shown = np.where(used, result.model, np.nan)
     flux.plot(wavelength, result.flux, color="black", lw=0.8, label="observed")
     flux.plot(wavelength, shown, color=COLOURS[1], lw=0.9, label="model")
-    flux.plot(wavelength, np.where(used, result.continuum, np.nan), color=COLOURS[0], lw=0.8, ls="--", label="continuum")
+    continuum = np.where(used, result.continuum, np.nan)
+    flux.plot(wavelength, continuum, color=COLOURS[0], lw=0.8, ls="--", label="continuum")
     flux.set_ylabel("flux")
     residual.plot(wavelength, np.where(used, result.flux - result.model, np.nan), color=COLOURS[0], lw=0.6)
     residual.fill_between(wavelength, -result.error, result.error, color=GREY, alpha=0.3, lw=0, label="±1σ")

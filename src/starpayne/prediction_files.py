@@ -32,19 +32,19 @@ def write_spectrum(path: Path, prediction: Prediction, labels: Mapping[str, floa
             *(f"# flag: {flag}" for flag in prediction.flags[0]),
             separator.join(columns),
         ]
-        rows = [separator.join([f"{row[0]:.6f}", *(f"{v:.7g}" for v in row[1:])]) for row in zip(*columns.values(), strict=True)]
+        values = zip(*columns.values(), strict=True)
+        rows = [separator.join([f"{row[0]:.6f}", *(f"{v:.7g}" for v in row[1:])]) for row in values]
         write_bytes(path, ("\n".join([*head, *rows]) + "\n").encode())
     elif suffix == ".npz":
         with path.open("wb") as file:
-            np.savez(file, **columns, medium=np.array(prediction.medium), labels=np.array(list(labels.values())),
-                     names=np.array(list(labels)))  # fmt: skip
+            facts = {"medium": prediction.medium, "names": list(labels), "labels": list(labels.values())}
+            np.savez(file, allow_pickle=False, **columns, **{name: np.array(value) for name, value in facts.items()})
     elif suffix == ".fits":
         from astropy.table import Table
 
-        table = Table(columns)
-        table["wavelength"].unit = "Angstrom"
-        table.meta.update({"MEDIUM": prediction.medium, "FLAGS": ",".join(prediction.flags[0])})
-        table.meta.update({f"HIERARCH {name}": value for name, value in labels.items()})
+        meta = {"MEDIUM": prediction.medium, "FLAGS": ",".join(prediction.flags[0])}
+        meta |= {f"HIERARCH {name}": value for name, value in labels.items()}
+        table = Table(columns, units={"wavelength": "Angstrom"}, meta=meta)
         table.write(path, format="fits", overwrite=True)
     else:
         raise SpectrumError(f"{path.name}: spectra are written as {', '.join(FORMATS)}; the suffix decides")

@@ -1,7 +1,7 @@
 """Observe a synthetic star: rotation, velocity, spectrograph, pixels, continuum and noise, in plain float64.
 
-Written without a line of :mod:`starpayne.fitting`, by direct numerical convolution, so that a fit of such a spectrum tests
-the fit.
+Written without a line of :mod:`starpayne.fitting`, by direct numerical convolution, so that a fit of such a spectrum
+tests the fit.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def observe(
     """Return the spectrum that a spectrograph records of a star with this rest-frame flux.
 
     Args:
-        wavelength, flux: (n,) the star's normalised flux at rest, Å in ``medium``; wide enough for velocity and profiles.
+        wavelength, flux: (n,) the star's normalised flux at rest, Å in ``medium``, with room for velocity and profiles.
         low, high: range of the detector in Å.
         setup: velocity, rotation, spectrograph and noise.
         medium: "air" or "vacuum".
@@ -73,9 +73,7 @@ def observe(
     fine = log_grid(float(wavelength[0]), float(wavelength[-1]), 1 / step)
     star = np.interp(fine, wavelength, flux)
     velocity_step = step * SPEED_OF_LIGHT
-    kernel = np.convolve(
-        _rotation(setup.vsini, velocity_step, setup.limb_darkening), _gaussian(sigma, velocity_step)
-    )
+    kernel = np.convolve(_rotation(setup.vsini, velocity_step, setup.limb_darkening), _gaussian(sigma, velocity_step))
     # Deviations from the continuum are convolved, so that the zero padding beyond the ends is continuum.
     broadened = 1 + np.convolve(star - 1, kernel, mode="same")
     edges = _pixel_edges(low, high, setup)

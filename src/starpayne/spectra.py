@@ -115,14 +115,15 @@ class ObservedSpectrum:
     def read(cls, path: str | Path, unit: str | None = None, medium: str | None = None) -> ObservedSpectrum:
         """Read a spectrum from a text table (also .gz) or a FITS file.
 
-        Text: columns by name (``wave…``/``lambda``, ``flux``, ``err…``/``sigma``/``ivar``) or, without names, by order.
-        FITS: a 1-D image with CRVAL1/CDELT1 (linear or log-linear), a binary table with such columns, and whatever else
-        specutils reads, where that is installed.
+        Text: columns by name (``wave…``/``lambda``, ``flux``, ``err…``/``sigma``/``ivar``) or, without names, by
+            order.
+        FITS: a 1-D image with CRVAL1/CDELT1 (linear or log-linear), a binary table with such columns, and whatever
+        else specutils reads, where that is installed.
 
         Args:
             path: the file.
-            unit: of the wavelengths, "angstrom", "nm" or "micron". By default what the file says; where it says nothing,
-                what the numbers allow, recorded in ``notes``.
+            unit: of the wavelengths, "angstrom", "nm" or "micron". By default what the file says; where it says
+                nothing, what the numbers allow, recorded in ``notes``.
             medium: "air" or "vacuum"; by default what the file says.
 
         Raises:
@@ -184,7 +185,8 @@ class ObservedSpectrum:
             notes = (f"unit_assumed:{unit}",)
         mask = None
         if error is not None:
-            # In files a zero or negative error is how a bad pixel is marked; but if no pixel is good, they are no errors.
+            # In files a zero or negative error is how a bad pixel is marked; but if no pixel is good, they are no
+            # errors.
             mask = error > 0
             if not mask.any():
                 raise SpectrumError(f"{name}: no error is positive; errors must be 1 σ in the unit of flux")
@@ -197,8 +199,8 @@ class ObservedSpectrum:
 def guess_unit(wavelength: np.ndarray, name: str = "") -> str:
     """Return the unit that wavelengths of a star must have, from their numbers alone.
 
-    From 2000 up they are Å; wholly below 2000 an Å range would lie in the far ultraviolet, so they are nm; below 30 they
-    are µm.
+    From 2000 up they are Å; wholly below 2000 an Å range would lie in the far ultraviolet, so they are nm; below 30
+    they are µm.
 
     Raises:
         SpectrumError: for a range across 2000, which could be either.

@@ -18,7 +18,8 @@ ERROR_NAMES = ("err", "sigma", "unc", "std", "noise", "e_")
 IVAR_NAMES = ("ivar", "inverse_var", "invvar", "weight")
 
 _UNITS = {
-    "angstrom": "angstrom", "angstroms": "angstrom", "aa": "angstrom", "a": "angstrom", "0.1 nm": "angstrom", "0.1nm": "angstrom",
+    "angstrom": "angstrom", "angstroms": "angstrom", "aa": "angstrom", "a": "angstrom",
+    "0.1 nm": "angstrom", "0.1nm": "angstrom",
     "nm": "nm", "nanometer": "nm", "nanometers": "nm", "nanometre": "nm",
     "um": "micron", "micron": "micron", "microns": "micron", "micrometer": "micron", "µm": "micron",
 }  # fmt: skip
@@ -59,8 +60,7 @@ def _read_text(path: Path) -> Columns:
 
     # Plain numbers first: guessing a format takes a second on a long file.
     try:
-        opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-        with opened as file:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             lines = [line for line in file if line.strip() and not line.lstrip().startswith(("#", "%", "!"))]
     except (OSError, UnicodeDecodeError) as problem:
         raise SpectrumError(f"{path.name} is neither text nor FITS") from problem
@@ -87,7 +87,9 @@ def _read_text(path: Path) -> Columns:
             array, units = np.stack(columns, axis=1), [str(table[n].unit) if table[n].unit else None for n in names]
             names = [] if names[0].startswith("col1") else names
         except Exception as problem:  # astropy raises whatever its last reader did
-            raise SpectrumError(f"{path.name} is not a table of wavelength, flux and error: {_line(problem)}") from problem
+            raise SpectrumError(
+                f"{path.name} is not a table of wavelength, flux and error: {_line(problem)}"
+            ) from problem
     if array.shape[1] < 2 or len(array) < 2:
         raise SpectrumError(
             f"{path.name} holds {array.shape[1]} column(s) of {len(array)} row(s): a spectrum needs wavelength and flux"
@@ -131,7 +133,7 @@ def _choose(path: Path, names: list[str], arrays: list[np.ndarray], units: list[
     wavelength = arrays[wave]
     if log is not None:
         wavelength, unit = 10**wavelength, unit or "angstrom"
-    medium = next((m for m, keys in (("vacuum", ("vac",)), ("air", ("air",))) if any(k in lower[wave] for k in keys)), None)
+    medium = "vacuum" if "vac" in lower[wave] else "air" if "air" in lower[wave] else None
     return Columns(wavelength, arrays[flux], error, unit, medium)
 
 
@@ -142,7 +144,7 @@ def _read_fits(path: Path) -> Columns:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with fits.open(path, memmap=False) as hdus:
-                for hdu in hdus:
+                for hdu in list(hdus):
                     data, header = hdu.data, hdu.header
                     if data is None:
                         continue

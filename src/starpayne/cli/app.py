@@ -46,7 +46,9 @@ def progress_bar(title: str) -> Iterator[Update]:
         task = progress.add_task(title, total=None, note="")
 
         def update(done: int, total: int, note: str = "") -> None:
-            progress.update(task, completed=done, total=total, **({"note": note} if note else {}))
+            progress.update(task, completed=done, total=total)
+            if note:
+                progress.update(task, note=note)
 
         yield update
 

@@ -31,9 +31,16 @@ def synthesize(
     """
     from starpayne.synthesis import Design, run
 
+    chosen = Design.from_toml(design)
+    if chosen.undersampled:
+        console.print(
+            f"warning: sampling {chosen.sampling:,.0f} is too coarse for the narrowest lines of this design, which need "
+            f"{chosen.sampling_needed:,.0f}; fits with it will be biased and are flagged 'undersampled'",
+            soft_wrap=True,
+        )
     with progress_bar("synthesis") as bar:
         grid = run(
-            Design.from_toml(design), out, workers=workers, scheduler=scheduler, overwrite=overwrite, limit=limit,
+            chosen, out, workers=workers, scheduler=scheduler, overwrite=overwrite, limit=limit,
             progress=lambda done, total, failed: bar(done, total, f"{failed} failed" if failed else ""),
         )  # fmt: skip
     failures = grid.failures

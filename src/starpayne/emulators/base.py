@@ -141,6 +141,13 @@ class BoundEmulator(eqx.Module):
         """Return the normalised flux at the bound wavelengths for one vector of physical labels."""
         return self.outputs(labels)[0]
 
+    # Equinox compares and hashes modules by their arrays, which cannot be hashed; jax.jit(bound) needs a hash.
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
 
 class Emulator(eqx.Module):
     """Base of all emulators; scaling of the labels and of the output is inside, stored with the weights.
@@ -252,6 +259,8 @@ def flags_for(space: LabelSpace, physics: tuple[str, ...], labels: np.ndarray) -
     values = dict(zip(space.names, labels, strict=True))
     if "no_molecules" in physics and values.get("teff", np.inf) < 5000:
         flags.append("no_molecules_below_5000_K")
+    if "undersampled" in physics:
+        flags.append("undersampled")
     if "plane_parallel" in physics and values.get("logg", np.inf) < 1.5:
         flags.append("plane_parallel_below_logg_1.5")
     return tuple(flags)
@@ -268,7 +277,7 @@ def predict_in_chunks(emulator: Emulator, rows: np.ndarray, wavelength: np.ndarr
     for start in range(0, len(wavelength), 8192):
         piece = slice(start, start + 8192)
         bound = emulator.bind(wavelength[piece])
-        size = int(np.clip(PREDICT_MEMORY // (4 * bound.floats_per_spectrum), 1, len(rows)))
+        size = int(np.clip(PREDICT_MEMORY // (4 * bound.floats_per_spectrum), 1, max(1, len(rows))))
         for first in range(0, len(rows), size):
             part = rows[first : first + size]
             # The last chunk is padded to the common size, so that it is compiled once.

@@ -119,7 +119,8 @@ def evaluate(model: Model, grid: Grid, rows: Sequence[int] | None = None) -> Eva
     foreign = [n for n in grid.space.names if n not in emulator.space.names]
     if missing or foreign:
         raise GridError(
-            f"the labels of {grid.path} are not the model's: it lacks {missing or 'none'} and has {foreign or 'none'} more"
+            f"the labels of {grid.path} are not the model's: "
+            f"it lacks {missing or 'none'} and has {foreign or 'none'} more"
         )
     chosen, split = _rows(model, grid) if rows is None else (list(rows), "rows given")
     usable = grid.usable(chosen)
@@ -128,7 +129,9 @@ def evaluate(model: Model, grid: Grid, rows: Sequence[int] | None = None) -> Eva
     inside = emulator.space.inside(labels)
     usable, labels = usable[inside], labels[inside]
     if len(usable) == 0:
-        raise GridError(f"none of the {len(chosen)} spectra of {grid.path} ({split}) is inside the model's label domain")
+        raise GridError(
+            f"none of the {len(chosen)} spectra of {grid.path} ({split}) is inside the model's label domain"
+        )
     wavelength = emulator.domain.prepare(grid.wavelength, grid.medium)
     return Evaluation(
         names=emulator.space.names,

@@ -1,7 +1,8 @@
 """Rotation, Gaussian broadening and the residual Doppler shift as one product in Fourier space.
 
-On a grid of equal steps in ln λ all three are convolutions with kernels whose Fourier transforms are known in closed form,
-exact and differentiable down to zero width. They are functions of the *squares* of the widths, which is also what the
+On a grid of equal steps in ln λ all three are convolutions with kernels whose Fourier transforms are known in closed
+form, exact and differentiable down to zero width. They are functions of the *squares* of the widths, which is also
+what the
 solver varies: at zero width the derivative by the width vanishes, that by its square does not.
 """
 
@@ -11,9 +12,8 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
-from scipy.fft import next_fast_len
 
-from starpayne.fitting.instrument import LogGrid
+from starpayne.fitting.instrument import LogGrid, fast_length
 
 LIMB_DARKENING = 0.6
 """Linear limb-darkening coefficient of a Sun-like star in the optical (Gray 2005, p. 464)."""
@@ -39,7 +39,7 @@ class Broadening(eqx.Module):
         """Prepare for kernels (and shifts) that reach up to ``reach`` km/s."""
         guard = int(np.ceil(reach / grid.velocity_step)) + 16
         # The join is as long as a guard, so that it is smooth on the scale of the kernels.
-        total = next_fast_len(grid.size + 3 * guard, real=True)
+        total = fast_length(grid.size + 3 * guard)
         join = total - grid.size - 2 * guard
         smooth = 0.5 - 0.5 * np.cos(np.pi * (np.arange(join) + 0.5) / join)
         ramp = np.concatenate([np.zeros(guard), smooth, np.ones(guard)])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from starpayne.bundle import Model
 from starpayne.fitting.freedom import FreeLabels
 from starpayne.fitting.instrument import Resolution
 from starpayne.fitting.noise import Noise
@@ -21,11 +20,9 @@ from starpayne.fitting.solver import Parameters, Solution, solve
 from starpayne.fitting.statistics import noise_for, summarise
 from starpayne.spectra import ObservedSpectrum
 
-if TYPE_CHECKING:
-    from starpayne.bundle import Model
-
 NEAR = 100.0
-"""km/s: starts whose velocity is further from the best one's would leave another set of pixels, and are not compared."""
+"""km/s: starts whose velocity is further from the best one's would leave another set of pixels, and are not
+compared."""
 
 REFINEMENTS = 6
 """How often error modes and jitter are made anew."""
@@ -39,9 +36,9 @@ def fit(
 ) -> FitResult:
     """Fit labels, radial velocity, broadening and continuum of one star; no guess is needed.
 
-    A coarse search over templates and velocities gives starting values; bounded least squares with exact derivatives does
-    the rest. The error budget is the spectrum's errors plus, in quadrature and with its correlations, the emulator's
-    validation error.
+    A coarse search over templates and velocities gives starting values; bounded least squares with exact derivatives
+    does the rest. The error budget is the spectrum's errors plus, in quadrature and with its correlations, the
+    emulator's validation error.
 
     Args:
         spectrum: the observation, on any increasing sampling.
@@ -108,9 +105,7 @@ def descend(
     return Descent(plan, problem, Solution(*(np.asarray(leaf)[0] for leaf in solved)), noise)
 
 
-def refine(
-    star: Observation, descent: Descent, parameters: Parameters, model: Model, options: FitOptions
-) -> Descent:
+def refine(star: Observation, descent: Descent, parameters: Parameters, model: Model, options: FitOptions) -> Descent:
     """Solve again, with the emulator's error and the jitter as the star found has them, until they stay."""
     again = descent.problem.modes.shape[1] > 0
     for _ in range(REFINEMENTS):

@@ -1,4 +1,5 @@
-"""The forward model: labels, velocity and broadening → normalised flux on the observed pixels, as one pure function."""
+"""The forward model: labels, velocity and broadening → normalised flux on the observed pixels, as one pure
+function."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ class ForwardModel(eqx.Module):
             limb_darkening: linear coefficient of the rotation profile.
 
         Returns:
-            the model, and (n,) bool: False where a pixel or its kernel leaves the emulator's range (the model is 1 there).
+            the model, and (n,) bool: False where a pixel or its kernel leaves the emulator's range (the model is 1
+            there).
 
         Raises:
             SpectrumError: for a resolution that the model cannot give, or a spectrum that does not overlap it.

@@ -39,9 +39,7 @@ class FreeLabels:
             label = space[name]
             if not label.low <= value <= label.high:
                 text = f"{value:g} {label.unit}".strip()
-                raise LabelError(
-                    f"fixed label {name} = {text} is outside the range {label.low:g} to {label.high:g}"
-                )
+                raise LabelError(f"fixed label {name} = {text} is outside the range {label.low:g} to {label.high:g}")
         labels = {label.name: label for label in space.labels if label.name not in fixed}
         constraints = []
         for constraint in space.constraints:

@@ -1,7 +1,7 @@
 """The instrument as one banded matrix: line-spread function, integration over pixels and coarse Doppler shift.
 
-Made once per star on the host in float64, applied on the device in float32. Rows act on the line depth (flux − 1), so a
-flat spectrum stays flat exactly.
+Made once per star on the host in float64, applied on the device in float32. Rows act on the line depth (flux − 1),
+so a flat spectrum stays flat exactly.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from scipy.fft import next_fast_len
 from scipy.special import ndtr
 
 from starpayne.errors import SpectrumError
@@ -24,8 +25,8 @@ REACH = 5.0
 """Standard deviations at which a Gaussian profile is cut."""
 
 ORDER = 8
-"""Points of the Lagrange interpolation of the model. Four would lose 0.3 % of the lines of a model sampled at twice its
-line width; with eight the loss is under 1e-4."""
+"""Points of the Lagrange interpolation of the model. Four would lose 0.3 % of the lines of a model sampled at twice
+its line width; with eight the loss is under 1e-4."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ class TabulatedProfile:
             )
         object.__setattr__(self, "velocity", velocity)
         object.__setattr__(self, "response", response)
+
+
+def fast_length(n: int) -> int:
+    """Return the next length, from n up, whose Fourier transform of real data is quick."""
+    return int(next_fast_len(n, real=True) or n)
 
 
 Resolution = float | np.ndarray | TabulatedProfile
@@ -146,7 +152,7 @@ def extra_width(resolution: float | np.ndarray, model_resolution: float | None) 
     variance = 1.0 / np.asarray(resolution, np.float64) ** 2
     if model_resolution is not None:
         variance = np.maximum(variance - 1.0 / model_resolution**2, 0.0)
-    return np.sqrt(variance) / FWHM
+    return np.asarray(np.sqrt(variance) / FWHM)
 
 
 def half_width(resolution: Resolution, model_resolution: float | None) -> float:
@@ -193,8 +199,8 @@ def pixel_matrix(
         sigma = np.zeros(len(wavelength))
     else:
         sigma = np.broadcast_to(extra_width(resolution, model_resolution), wavelength.shape)
-    # Profiles wider than three steps are sampled at the model's points themselves; narrower ones eight times finer, and
-    # never narrower than that sampling can carry.
+    # Profiles wider than three steps are sampled at the model's points themselves; narrower ones eight times finer,
+    # and never narrower than that sampling can carry.
     fine = 1 if sigma[usable].min() > 3 * grid.step else 8
     sigma = np.maximum(sigma, 0.7 * grid.step / 8)
     a, b, width = lower[usable], upper[usable], sigma[usable]
@@ -230,7 +236,8 @@ def pixel_matrix(
 
 
 def _keep_inside(start: np.ndarray, weights: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shift bands that reach past either end of the grid inwards; what is cut there is below the reach of a profile."""
+    """Shift bands that reach past either end of the grid inwards; what is cut there is below the reach of a
+    profile."""
     width = weights.shape[1]
     moved = np.clip(start, 0, max(0, size - width))
     out = weights.copy()

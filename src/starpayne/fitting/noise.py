@@ -1,7 +1,7 @@
 """Noise beyond the stated errors: what the model lacks, estimated from the residuals themselves.
 
-On real stars missing lines and wrong oscillator strengths, not photons, limit a fit. Their misfit is larger than the stated
-errors, has long tails, and is alike over a line-spread function; all three are taken from the residuals.
+On real stars missing lines and wrong oscillator strengths, not photons, limit a fit. Their misfit is larger than the
+stated errors, has long tails, and is alike over a line-spread function; all three are taken from the residuals.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def estimate(residual: np.ndarray, stated: np.ndarray, freedom: int, robust: boo
 
 
 def correlation_time(residual: np.ndarray) -> float:
-    """Return over how many neighbouring pixels residuals are alike: 1 + 2 Σ ρ_k up to the first ρ_k <= 0, at least 1."""
+    """Return over how many neighbouring pixels residuals are alike: 1 + 2 Σ ρ_k up to the first ρ_k <= 0, at least
+    1."""
     n = len(residual)
     spectrum = np.fft.rfft(residual - residual.mean(), 2 * n)
     correlation = np.fft.irfft(np.abs(spectrum) ** 2)[: n // 4 + 1]

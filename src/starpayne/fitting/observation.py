@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from starpayne.bundle import Model
 from starpayne.emulators import BoundEmulator
 from starpayne.errors import SpectrumError
 from starpayne.fitting.forward import bind, no_overlap
@@ -15,16 +15,13 @@ from starpayne.fitting.options import FitOptions
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import convert_medium, doppler_factor
 
-if TYPE_CHECKING:
-    from starpayne.bundle import Model
-
 
 @dataclass(frozen=True, eq=False)
 class Observation:
     """The part of a spectrum that the model may cover, in the model's medium, with flux of order one.
 
     Args:
-        own_wavelength: (n,) Å as observed; ``wavelength`` (n,) in the model's medium.
+        own_wavelength: (n,) Å as observed, in ``medium``; ``wavelength`` (n,) in the model's medium.
         flux, error: (n,) divided by ``scale``; error is a guess from the scatter where the spectrum has none.
         used: (n,) bool.
         resolution: a number, (n,) numbers or a table.
@@ -33,6 +30,7 @@ class Observation:
     """
 
     name: str
+    medium: str
     own_wavelength: np.ndarray
     wavelength: np.ndarray
     flux: np.ndarray
@@ -49,9 +47,7 @@ class Observation:
         return self.resolution[pixels] if isinstance(self.resolution, np.ndarray) else self.resolution
 
 
-def observation(
-    spectrum: ObservedSpectrum, model: Model, resolution: Resolution, options: FitOptions
-) -> Observation:
+def observation(spectrum: ObservedSpectrum, model: Model, resolution: Resolution, options: FitOptions) -> Observation:
     """Cut, convert and scale a spectrum.
 
     Raises:
@@ -59,11 +55,10 @@ def observation(
     """
     emulator, domain = model.emulator, model.emulator.domain
     check_resolution(resolution, domain.sampling, domain.resolution)
-    if isinstance(resolution, (int, float)) or np.ndim(resolution) == 0:  # type: ignore[arg-type]
-        resolution = resolution if not isinstance(resolution, np.ndarray) else float(resolution)
-    elif isinstance(resolution, np.ndarray) and resolution.shape != spectrum.wavelength.shape:
+    if isinstance(resolution, np.ndarray) and resolution.shape != spectrum.wavelength.shape:
         raise SpectrumError(
-            f"resolution has {len(resolution)} values, the spectrum {len(spectrum)} pixels: give one number, or one per pixel"
+            f"resolution has shape {resolution.shape}, the spectrum {len(spectrum)} pixels: give one number, or one "
+            "per pixel"
         )
     medium = options.medium or spectrum.medium
     flags = list(spectrum.notes)
@@ -80,7 +75,7 @@ def observation(
     if options.window:
         near &= (spectrum.wavelength >= options.window[0]) & (spectrum.wavelength <= options.window[1])
     if near.sum() < 2:
-        raise SpectrumError(f"{spectrum.name}: {no_overlap(wavelength, emulator)}".removeprefix(": "))
+        raise SpectrumError(about(spectrum.name, no_overlap(wavelength, emulator)))
     cut = spectrum.select(near) if spectrum.used[near].any() else None
     used = np.zeros(0, bool) if cut is None else cut.used.copy()
     if cut is not None:
@@ -88,21 +83,30 @@ def observation(
             used &= ~((cut.wavelength >= low) & (cut.wavelength <= high))
     if cut is None or not used.any():
         raise SpectrumError(
-            f"{spectrum.name}: every pixel between {spectrum.wavelength[near][0]:.2f} and "
-            f"{spectrum.wavelength[near][-1]:.2f} Å is masked: nothing to fit"
+            about(
+                spectrum.name,
+                f"every pixel between {spectrum.wavelength[near][0]:.2f} and {spectrum.wavelength[near][-1]:.2f} Å is "
+                "masked: nothing to fit",
+            )
         )
     scale = float(np.median(np.abs(cut.flux[used])))
     if not scale > 0:
-        raise SpectrumError(f"{spectrum.name}: the median flux is {scale:g}; the file holds no starlight")
+        raise SpectrumError(about(spectrum.name, f"the median flux is {scale:g}: no starlight to fit"))
     flux = np.where(used, cut.flux, scale) / scale
-    error = np.full(len(flux), scatter(flux[used])) if cut.error is None else cut.error / scale
+    # A third of the scatter: lines scatter too, and what is missing comes back as jitter.
+    error = np.full(len(flux), scatter(flux[used]) / 3) if cut.error is None else cut.error / scale
     error = np.where(used, error, np.median(error[used]))
     fastest = max(abs(slow), abs(fast)) + 50
     bound, grid = bind(emulator, wavelength[near][0], wavelength[near][-1], fastest)
     return Observation(
-        spectrum.name, cut.wavelength, wavelength[near], flux, error, used, scale,
+        spectrum.name, medium, cut.wavelength, wavelength[near], flux, error, used, scale,
         resolution[near] if isinstance(resolution, np.ndarray) else resolution, bound, grid, tuple(flags),
     )  # fmt: skip
+
+
+def about(name: str, text: str) -> str:
+    """Return a message that names the spectrum, where it has a name."""
+    return f"{name}: {text}" if name else text
 
 
 def scatter(flux: np.ndarray) -> float:
@@ -110,4 +114,4 @@ def scatter(flux: np.ndarray) -> float:
     if len(flux) < 5:
         return 0.01
     noise = 0.6052697 * float(np.median(np.abs(2 * flux[2:-2] - flux[:-4] - flux[4:])))
-    return max(noise, 1e-3)
+    return max(noise, 3e-4)

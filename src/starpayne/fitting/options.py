@@ -18,8 +18,8 @@ class FitOptions:
         fix: label name → value in physical units; these labels are not fitted (reported with error 0).
         rv: fixed radial velocity in km/s; None fits it.
         vsini: fixed v sin i in km/s; None fits it.
-        broadening: standard deviation in km/s of a Gaussian on top (macroturbulence), fixed; None fits it. For slow rotators
-            it cannot be told from v sin i, so by default it is fixed at 0 and v sin i stands for both.
+        broadening: standard deviation in km/s of a Gaussian on top (macroturbulence), fixed; None fits it. For slow
+            rotators it cannot be told from v sin i, so by default it is fixed at 0 and v sin i stands for both.
         rv_range: km/s searched for the velocity.
         vsini_max, broadening_max: upper bounds in km/s.
         limb_darkening: linear coefficient of the rotation profile.
@@ -28,9 +28,11 @@ class FitOptions:
         window: (low, high) Å; only this part is used. None for everything that the model covers.
         medium: "air" or "vacuum", where the spectrum does not say; it overrides what the spectrum says.
         emulator_error: whether the emulator's validation residuals enter the likelihood.
-        jitter: whether noise of one size on all pixels is added until the reduced χ² is 1, where it is above. Where physics
-            that the model lacks limits the fit, it keeps the smallest stated errors from ruling, and widens the errors.
-        robust: whether pixels with a large misfit (bad lines, cosmic rays) then count less, as in a Student-t distribution.
+        jitter: whether noise of one size on all pixels is added until the reduced χ² is 1, where it is above. Where
+            physics that the model lacks limits the fit, it keeps the smallest stated errors from ruling, and widens
+            the errors.
+        robust: whether pixels with a large misfit (bad lines, cosmic rays) then count less, as in a Student-t
+            distribution.
         n_search: templates of the search for starting values.
         n_starts: how many of its results are followed to the end.
         max_iterations: of the solver.

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from starpayne.bundle import Model
 from starpayne.errors import SpectrumError
 from starpayne.fitting.forward import log_velocity, no_overlap, radial_velocity
 from starpayne.fitting.instrument import PixelMatrix, pixel_matrix
-from starpayne.fitting.observation import Observation
+from starpayne.fitting.observation import Observation, about
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.search import Start
 from starpayne.fitting.solver import Parameters
 from starpayne.wavelengths import SPEED_OF_LIGHT
-
-if TYPE_CHECKING:
-    from starpayne.bundle import Model
 
 MIN_COVERAGE = 0.6
 """Less than this fraction of the range shared by spectrum and model is refused."""
@@ -146,14 +143,20 @@ def share_pixels(plans: list[Plan], star: Observation, model: Model, n_linear: i
     coverage = float(min(1.0, span / shared))
     if coverage < MIN_COVERAGE:
         raise SpectrumError(
-            f"{star.name}: only {100 * coverage:.0f} % of the range can be used at {plans[0].rv:.0f} km/s, "
-            f"{100 * MIN_COVERAGE:.0f} % are needed; {no_overlap(star.wavelength, model.emulator)}".removeprefix(": ")
+            about(
+                star.name,
+                f"only {100 * coverage:.0f} % of the range can be used at {plans[0].rv:.0f} km/s, "
+                f"{100 * MIN_COVERAGE:.0f} % are needed; {no_overlap(star.wavelength, model.emulator)}",
+            )
         )
     used = star.used & possible
     needed = len(plans[0].cube) + n_linear + 3
     if used.sum() <= needed:
         raise SpectrumError(
-            f"{star.name}: {used.sum()} pixels are left for {needed} parameters; fix labels, lower the continuum degree, "
-            "or mask less".removeprefix(": ")
+            about(
+                star.name,
+                f"{used.sum()} pixels are left for {needed} parameters; fix labels, lower the continuum "
+                "degree, or mask less",
+            )
         )
     return [replace(plan, used=used) for plan in plans], coverage

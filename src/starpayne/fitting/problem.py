@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from starpayne.bundle import Model
 from starpayne.fitting.broadening import Broadening
 from starpayne.fitting.continuum import design_matrix
 from starpayne.fitting.forward import ForwardModel, kernel_reach, log_velocity
@@ -19,9 +19,6 @@ from starpayne.fitting.options import FitOptions
 from starpayne.fitting.plan import Plan, matrix_at
 from starpayne.fitting.solver import Parameters, Problem, Solution
 from starpayne.wavelengths import lagrange_weights
-
-if TYPE_CHECKING:
-    from starpayne.bundle import Model
 
 PAD_PIXELS, PAD_BAND = 256, 8
 """Sizes are rounded up to multiples of these, so that stars of one set-up share one compiled function."""
@@ -63,7 +60,8 @@ def build(
         out[: len(rows)] = array[rows]
         return out
 
-    basis, flux, error = (padded(a) for a in (design_matrix(star.own_wavelength, options.continuum_degree), star.flux, star.error))
+    whole_basis = design_matrix(star.own_wavelength, options.continuum_degree)
+    basis, flux, error = (padded(array) for array in (whole_basis, star.flux, star.error))
     n_labels = len(parameters.labels)
     labels = jnp.asarray(parameters.labels.from_cube(np.asarray(theta[:n_labels], np.float32)))
     problem = Problem(
@@ -139,7 +137,8 @@ def continuum_at(model: np.ndarray, basis: np.ndarray, flux: np.ndarray, error: 
 
 
 def onto_grid(wavelength: np.ndarray, curves: np.ndarray, grid: LogGrid) -> np.ndarray:
-    """Interpolate curves (k, m) given at wavelengths (m,) to the model grid (k, grid.size); constant beyond the ends."""
+    """Interpolate curves (k, m) given at wavelengths (m,) to the model grid (k, grid.size); constant beyond the
+    ends."""
     target = np.clip(grid.wavelength, wavelength[0], wavelength[-1])
     indices, weights = lagrange_weights(np.asarray(wavelength, np.float64), target)
     return np.sum(np.asarray(curves, np.float64)[:, indices] * weights, axis=-1)

@@ -14,8 +14,8 @@ import numpy as np
 class FitResult:
     """Labels of one star with errors, and everything needed to judge and to draw the fit.
 
-    Errors are 1 σ, marginalised over continuum and emulator error. They include the jitter; without it (or where it cannot make up
-    for it) they are scaled by sqrt(max(1, reduced χ²)).
+    Errors are 1 σ, marginalised over continuum and emulator error. They include the jitter; without it (or where it
+    cannot make up for it) they are scaled by sqrt(max(1, reduced χ²)).
 
     Args:
         name: of the spectrum.
@@ -24,15 +24,17 @@ class FitResult:
         rv, rv_error: radial velocity, km/s, in the frame of the spectrum's wavelengths.
         vsini, vsini_error: km/s. At 0 the error is one-sided: the 1 σ upper limit.
         broadening, broadening_error: standard deviation of the Gaussian, km/s.
-        chi2: χ² by the stated errors and the emulator's, with the squares of the error-mode amplitudes; no jitter in it.
+        chi2: χ² by the stated errors and the emulator's, with the squares of the error-mode amplitudes; no jitter in
+            it.
         reduced_chi2: that over the degrees of freedom.
         jitter: 1 σ noise added to every pixel, as a fraction of the median flux, so that the reduced χ² with it is 1.
-        flags: what to know before using the numbers: ``at_bound:NAME``, ``unconstrained:NAME``, ``poor_fit`` (reduced χ²
-            above 2), ``not_converged``, ``failed`` (no number is of use), ``no_errors`` (noise taken from the scatter, χ² says nothing),
-            ``medium_assumed``, ``unit_assumed:UNIT``, ``low_coverage``, ``masked_nan``, and the emulator's own.
+        flags: what to know before using the numbers: ``at_bound:NAME``, ``unconstrained:NAME``, ``poor_fit``
+            (reduced χ² above 2), ``not_converged``, ``failed`` (no number is of use), ``no_errors`` (noise taken
+            from the scatter, χ² says nothing), ``medium_assumed``, ``unit_assumed:UNIT``, ``low_coverage``,
+            ``masked_nan``, and the emulator's own.
         names: parameters of the covariance, in order.
         covariance: (p, p) with jitter; ``raw_covariance`` as the stated errors and the emulator's alone imply.
-        wavelength, flux, error: (n,) the part of the spectrum that the model covers, as observed.
+        wavelength, flux, error: (n,) the part of the spectrum that the model covers, as observed, in ``medium``.
         model: (n,) model times continuum; ``continuum`` (n,); NaN where the model does not reach.
         used: (n,) bool, the pixels of χ².
         coverage: fraction of the range shared by spectrum and model that could be used.
@@ -68,6 +70,7 @@ class FitResult:
     snr: float
     resolution: float | None
     iterations: int
+    medium: str
 
     @property
     def residual(self) -> np.ndarray:

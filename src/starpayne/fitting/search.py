@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
-from scipy.fft import irfft, next_fast_len, rfft
+from numpy.fft import irfft, rfft
 
 from starpayne.emulators import Emulator
 from starpayne.fitting.broadening import rotation_transfer
 from starpayne.fitting.continuum import chebyshev
 from starpayne.fitting.freedom import FreeLabels
-from starpayne.fitting.instrument import FWHM, LogGrid, Resolution, TabulatedProfile
+from starpayne.fitting.instrument import FWHM, LogGrid, Resolution, TabulatedProfile, fast_length
 from starpayne.wavelengths import SPEED_OF_LIGHT
 
 ROTATIONS = (3.0, 12.0, 30.0, 60.0, 120.0)
@@ -105,13 +106,13 @@ def coarse_search(
     size = len(range(0, grid.size, stride))
     first_lag, last_lag = (round(v / SPEED_OF_LIGHT / step) for v in rv_range)
     lags = np.arange(first_lag, last_lag + 1)
-    total = next_fast_len(n_bins + size + 2, real=True)
+    total = fast_length(n_bins + size + 2)
 
     def transform(values: np.ndarray) -> np.ndarray:
         return rfft(values, total, axis=-1)
 
-    pairs = [(k, l) for k in range(p) for l in range(k, p)]
-    data_squares = transform(np.stack([w * basis[:, k] * basis[:, l] for k, l in pairs]))
+    pairs = [(i, j) for i in range(p) for j in range(i, p)]
+    data_squares = transform(np.stack([w * basis[:, i] * basis[:, j] for i, j in pairs]))
     data_cross = transform(np.stack([wy * basis[:, k] for k in range(p)]))
     data_sums = transform(np.stack([w, wyy]))
     # Bin i of the data lies over point i + origin − lag of the model.
@@ -146,8 +147,8 @@ def _misfit(
 ) -> np.ndarray:
     """Return the weighted squares that remain after the continuum is solved, at every lag."""
     normal = np.empty((squares.shape[-1], p, p))
-    for index, (k, l) in enumerate(pairs):
-        normal[:, k, l] = normal[:, l, k] = squares[index]
+    for index, (i, j) in enumerate(pairs):
+        normal[:, i, j] = normal[:, j, i] = squares[index]
     # Enough to keep lags with little overlap solvable; they are not chosen.
     trace = np.trace(normal, axis1=1, axis2=2)
     normal += (1e-9 * np.abs(trace) + 1e-30)[:, None, None] * np.eye(p)
@@ -177,7 +178,7 @@ def _smoothed(
     """Return depths on the model grid, rotated, at the instrument's resolution and averaged over coarse bins."""
     grid = templates.grid
     pad = 64 + int(200 / grid.velocity_step)
-    total = next_fast_len(grid.size + 2 * pad, real=True)
+    total = fast_length(grid.size + 2 * pad)
     padded = np.concatenate(
         [templates.depth, np.repeat(templates.depth[:, -1:], pad, 1),
          np.repeat(templates.depth[:, :1], total - grid.size - pad, 1)], axis=1,
@@ -185,6 +186,6 @@ def _smoothed(
     k = 2 * np.pi * np.fft.rfftfreq(total, grid.velocity_step)
     own = 0.0 if model_resolution is None else SPEED_OF_LIGHT / model_resolution
     sigma2 = max(fwhm**2 - own**2, 0.0) / FWHM**2
-    rotate = np.asarray(rotation_transfer((k * rotation).astype(np.float32) ** 2, limb))
+    rotate = np.asarray(rotation_transfer(jnp.asarray((k * rotation) ** 2, jnp.float32), limb))
     transfer = rotate * np.exp(-0.5 * sigma2 * k**2) * np.sinc(k * step * SPEED_OF_LIGHT / (2 * np.pi))
     return irfft(rfft(padded, axis=1) * transfer, total, axis=1)[:, : grid.size]

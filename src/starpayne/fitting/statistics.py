@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import lsq_linear
 
+from starpayne.bundle import Model
 from starpayne.emulators import flags_for
 from starpayne.fitting.continuum import design_matrix
 from starpayne.fitting.forward import log_velocity, radial_velocity
@@ -20,9 +19,6 @@ from starpayne.fitting.plan import Plan
 from starpayne.fitting.problem import Descent, forward_of
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.solver import Parameters, Problem, Solution
-
-if TYPE_CHECKING:
-    from starpayne.bundle import Model
 
 LOW_COVERAGE = 0.9
 """Less coverage than this is flagged."""
@@ -36,8 +32,8 @@ UNCONSTRAINED = 0.25
 AT_BOUND = 1e-4
 """Distance from a bound, as a fraction of the range, at which a parameter counts as lying on it."""
 
-CONVERGED = 0.01
-"""A converged fit has less than this, times the reduced χ², of χ² to gain: it is within 0.1 σ of the minimum."""
+CONVERGED = 0.06
+"""A converged fit has less than this, times the reduced χ², of χ² to gain: it is within 0.25 σ of the minimum."""
 
 
 def summarise(
@@ -68,7 +64,8 @@ def summarise(
     known = "no_errors" not in star.flags
     chi2 = float(stated_residual @ stated_residual) if known else with_jitter * freedom
     reduced = chi2 / freedom
-    scale = float(np.sqrt(max(1.0, with_jitter))) if good else np.nan
+    # Without stated errors, and without jitter, the residuals are all there is to know the noise from.
+    scale = float(np.sqrt(max(1.0, with_jitter) if known or jitter else with_jitter)) if good else np.nan
 
     cube = theta[:n_labels]
     labels = parameters.labels.from_cube(cube)
@@ -95,7 +92,7 @@ def summarise(
         flags.append("low_coverage")
 
     model_flux, continuum = _curves(star, plan, problem, labels, rv, vsini2, sigma2, model, options, good)
-    error = star.scale * (star.error if known else np.hypot(star.error, jitter))
+    error = star.scale * (star.error if known else np.hypot(star.error, jitter) * scale)
     values = dict(zip(emulator.space.names, labels, strict=True))
     fixed = tuple(name for name, _ in parameters.labels.fixed)
     resolution = star.resolution
@@ -116,6 +113,7 @@ def summarise(
         snr=float(np.median(star.flux[used] * star.scale / error[used])),
         resolution=None if isinstance(resolution, TabulatedProfile) else float(np.median(resolution)),
         iterations=int(solution.iterations),
+        medium=star.medium,
     )  # fmt: skip
 
 
@@ -186,7 +184,8 @@ def _to_physical(
             out[i, i] = width[0] * (1 - beta)
         else:
             span = width[1] if name == "vsini" else width[2]
-            # d√q = dq / 2√q; near zero the error of q itself sets the scale, and at zero √σ_q is the one-sided 1 σ limit.
+            # d√q = dq / 2√q; near zero the error of q itself sets the scale, and at zero √σ_q is the one-sided 1 σ
+            # limit.
             spread = span * np.sqrt(in_cube[i, i])
             out[i, i] = span / (2 * max(np.sqrt(max(squares[name], 0.0)), 0.5 * np.sqrt(spread)))
     return out
@@ -216,7 +215,8 @@ def _curves(
     star: Observation, plan: Plan, problem: Problem, labels: np.ndarray, rv: float, vsini2: float, sigma2: float,
     model: Model, options: FitOptions, good: bool,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Return model times continuum and continuum on all pixels, in the unit of the spectrum; NaN where there is no model."""
+    """Return model times continuum and continuum on all pixels, in the unit of the spectrum; NaN where there is no
+    model."""
     nothing = np.full(len(star.wavelength), np.nan)
     if not good:
         return nothing, nothing

@@ -61,7 +61,7 @@ def run(
     engine = _engine(design, limit)
     try:
         engine.check(design.space)
-        grid = _grid(design, Path(path), engine.provenance(), workers, overwrite)
+        grid = _grid(design, Path(path), design.provenance(engine.provenance()), workers, overwrite)
         blocks = unfinished_blocks(grid)
         report = _Report(grid, progress)
         if blocks:
@@ -223,7 +223,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
             n_workers=workers,
             processes=False,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=None,  # pyright: ignore[reportArgumentType]  (documented: None means no dashboard)
             memory_limit=0,
             silence_logs=logging.CRITICAL,
         ) as cluster,

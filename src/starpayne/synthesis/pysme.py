@@ -63,9 +63,9 @@ class PySMEEngine:
         with quiet_import():
             from pysme.abund import Abund
             from pysme.sme_synth import SME_DLL
-        self._abund = Abund
+        self._abund: Any = Abund
         self._sme = SME_DLL()
-        pattern = Abund(monh=0.0, pattern=self.settings.abundances)
+        pattern = Abund(monh=0, pattern=self.settings.abundances)
         self._solar = {e: float(pattern.A[e]) for e in pattern.elem if np.isfinite(pattern.A[e])}
         self._lines: LineList | None = None
         self._window: tuple[float, float] | None = None

@@ -5,44 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from starpayne.emulators import CHANNELS, SpectralDomain
 from starpayne.errors import TrainingError
+from starpayne.grid import Grid
 from starpayne.labels import LabelSpace
 from starpayne.wavelengths import sampling_of
 
 HELD_OUT = 0.05
 """Fraction of the training spectra that validate where the grid's split names no validation spectra."""
-
-
-@runtime_checkable
-class GridArrays(Protocol):
-    """What training needs of a grid (``starpayne.grid.Grid`` has it)."""
-
-    @property
-    def space(self) -> LabelSpace: ...
-    @property
-    def labels(self) -> np.ndarray: ...
-    @property
-    def wavelength(self) -> np.ndarray: ...
-    @property
-    def medium(self) -> str: ...
-    @property
-    def resolution(self) -> float | None: ...
-    @property
-    def physics(self) -> tuple[str, ...]: ...
-    @property
-    def split(self) -> Any: ...
-    @property
-    def provenance(self) -> dict[str, Any]: ...
-    @property
-    def fingerprint(self) -> str: ...
-    def usable(self, rows: Any) -> np.ndarray: ...
-    def flux(self, rows: Any) -> np.ndarray: ...
-    def continuum(self, rows: Any) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +46,7 @@ class TrainingData:
 
     @classmethod
     def from_grid(
-        cls, grid: GridArrays, n_train: int | None = None, channels: tuple[str, ...] = ("flux",), name: str = ""
+        cls, grid: Grid, n_train: int | None = None, channels: tuple[str, ...] = ("flux",), name: str = ""
     ) -> TrainingData:
         """Take the first ``n_train`` spectra of the grid's training order, and its validation spectra.
 

@@ -85,6 +85,8 @@ def train(
     if path.exists():
         finished = _finished(path, identity)
         if finished is not None:
+            if progress is not None:
+                progress(recipe.steps, recipe.steps, {"validation_mae": finished.validation["mae"]})
             return finished
     if recipe.channels != data.channels:
         raise TrainingError(f"the recipe's channels {recipe.channels} are not those of the data, {data.channels}")

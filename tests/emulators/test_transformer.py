@@ -1,0 +1,168 @@
+"""TransformerPayne: the architecture of arXiv:2407.05751, and independence of the wavelengths asked for together."""
+
+from __future__ import annotations
+
+from math import pi
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from starpayne.bundle import named_arrays
+from starpayne.emulators import TransformerPayne
+from starpayne.errors import RecipeError
+from starpayne.wavelengths import log_grid
+
+LABELS = toy.labels(3, seed=11)
+
+
+def transformer(**changes) -> TransformerPayne:
+    given = {"width": 12, "depth": 3, "tokens": 5, "head_width": 4, "key": jax.random.key(3), **changes}
+    return TransformerPayne.initialise(toy.SPACE, toy.domain(), given.pop("channels", ("flux",)), **given)
+
+
+# -- the architecture, written down again in float64 as a textbook has it ---------------------------------------------
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / pi) * (x + 0.044715 * x**3)))
+
+
+def rms(x: np.ndarray) -> np.ndarray:
+    return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def textbook(emulator: TransformerPayne, labels: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
+    """One star: tokens from the labels, then per block multi-head cross-attention, head by head, and feed-forward."""
+    w = {name: np.asarray(leaf, np.float64) for name, leaf in named_arrays(emulator).items()}
+    depth, d, heads, head_width = w["block.query"].shape
+    tokens = rms(np.einsum("i,itd->td", gelu(toy.SPACE.scale(labels) @ w["embed.0"]), w["embed.1"]))
+    periods = np.geomspace(emulator.periods.values[0], emulator.periods.values[-1], d)
+    x = np.sin(2 * pi * np.log10(wavelength)[:, None] / periods)
+    branch = (depth / 2) ** -0.5
+    for i in range(depth):
+        query = rms(x)
+        attended = np.zeros_like(x)
+        for h in range(heads):
+            q = query @ w["block.query"][i, :, h]
+            k = tokens @ w["block.key"][i, :, h]
+            v = tokens @ w["block.value"][i, :, h]
+            attended += softmax(q @ k.T / head_width) @ v @ w["block.out"][i, h]
+        x = x + branch * attended
+        x = x + branch * gelu(rms(x) @ w["block.up"][i]) @ w["block.down"][i]
+    output = gelu(rms(x) @ w["head.0"]) @ w["head.1"]
+    return w["center"] + w["width"] * output.T
+
+
+@pytest.mark.parametrize(
+    "sizes", [{}, {"depth": 1, "width": 8, "tokens": 2, "head_width": 8}, {"periods": (1e-6, 10.0)}]
+)
+def test_the_folded_attention_is_textbook_cross_attention(sizes) -> None:
+    emulator = transformer(channels=("flux", "log10_continuum"), **sizes)
+    scaling = jnp.array([[0.9], [7.0]]), jnp.array([[0.1], [0.2]])
+    emulator = eqx.tree_at(lambda e: (e.center, e.width), emulator, scaling)
+    wavelength = np.linspace(5000.1, 5009.5, 11)
+    found = eqx.filter_jit(lambda b, x: b.batch(x))(emulator.on(wavelength), jnp.asarray(LABELS, jnp.float32))
+    for star, labels in zip(found, LABELS, strict=True):
+        np.testing.assert_allclose(star, textbook(emulator, labels, wavelength), rtol=0, atol=3e-6)
+
+
+def test_there_are_no_biases_and_heads_share_the_width() -> None:
+    shapes = {name: leaf.shape for name, leaf in named_arrays(transformer()).items()}
+    assert shapes == {
+        "embed.0": (5, 12), "embed.1": (12, 5, 12),
+        "block.query": (3, 12, 3, 4), "block.key": (3, 12, 3, 4), "block.value": (3, 12, 3, 4),
+        "block.out": (3, 3, 4, 12), "block.up": (3, 12, 48), "block.down": (3, 48, 12),
+        "head.0": (12, 12), "head.1": (12, 1), "center": (1, 1), "width": (1, 1),
+    }  # fmt: skip
+
+
+def test_the_published_sizes_have_the_published_number_of_parameters() -> None:
+    def parameters(width: int, depth: int) -> int:
+        shapes = eqx.filter_eval_shape(
+            lambda key: transformer(width=width, depth=depth, tokens=16, head_width=32, key=key), jax.random.key(0)
+        )
+        return sum(leaf.size for leaf in jax.tree_util.tree_leaves(shapes))
+
+    # 13.7 and 1.86 million with 95 labels; here 5 labels, which takes 90 × d away.
+    assert parameters(256, 16) + 90 * 256 == pytest.approx(13.7e6, rel=0.01)
+    assert parameters(128, 8) + 90 * 128 == pytest.approx(1.86e6, rel=0.01)
+
+
+# -- wavelengths ------------------------------------------------------------------------------------------------------
+
+
+def test_a_wavelength_has_the_same_flux_alone_or_in_company() -> None:
+    emulator = transformer()
+    many = np.sort(5000 + 9.7 * np.random.default_rng(2).random(60))
+    together = emulator.predict(LABELS, many).flux
+    for i in (0, 31, 59):
+        np.testing.assert_allclose(emulator.predict(LABELS, many[i : i + 1]).flux[:, 0], together[:, i], atol=1e-6)
+    np.testing.assert_allclose(emulator.predict(LABELS, many[::7]).flux, together[:, ::7], rtol=0, atol=1e-6)
+
+
+def test_a_subset_for_a_training_step_is_the_same_as_binding_to_it() -> None:
+    emulator, labels = transformer(), jnp.asarray(LABELS[0], jnp.float32)
+    columns = jnp.array([3, 17, 21])
+    part = emulator.on(toy.WAVELENGTH).at(emulator, columns)
+    np.testing.assert_allclose(jax.jit(part)(labels), jax.jit(emulator.on(toy.WAVELENGTH[columns]))(labels), atol=1e-6)
+
+
+def test_its_own_wavelengths_are_the_log_grid_it_was_trained_on() -> None:
+    emulator = transformer()
+    np.testing.assert_allclose(emulator.native_wavelength, toy.WAVELENGTH, rtol=1e-12)
+    np.testing.assert_array_equal(emulator.native_wavelength, log_grid(5000.0, float(toy.WAVELENGTH[-1]), 20000.0))
+    assert emulator.predict(LABELS[0]).flux.shape == (40,)
+
+
+def test_close_wavelengths_are_told_apart_at_the_shortest_published_period() -> None:
+    emulator = transformer(periods=(1e-6, 10.0))
+    close = 5005.0 + 0.001 * np.arange(5)
+    assert np.min(np.abs(np.diff(emulator.on(close).encoding[:, 0]))) > 1e-2
+
+
+# -- edges and refusals -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("corner", ["low", "high"])
+def test_value_and_gradient_are_finite_at_the_corners_of_the_label_box(corner: str) -> None:
+    # Without biases the zero vector, which is the lower corner, is singular but for the guard in the norm.
+    bound = transformer().on(toy.WAVELENGTH[:4])
+    labels = jnp.asarray(getattr(toy.SPACE, corner), jnp.float32)
+    value, gradient = jax.jit(jax.value_and_grad(lambda x: jnp.sum(bound(x))))(labels)
+    assert np.isfinite(value)
+    assert np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [
+        ({"width": 10}, r"width = 10 must be a multiple of the head width 4"),
+        ({"width": 2}, r"width = 2 must be a multiple of the head width 4"),
+        ({"width": 2**15}, r"width = 32768 must be a multiple of the head width 4, at most 16384"),
+        ({"head_width": 0}, r"must be a multiple of the head width 0"),
+        ({"depth": 0}, r"depth must be at least 1 and tokens at least 2, got 0 and 5"),
+        ({"tokens": 1}, r"depth must be at least 1 and tokens at least 2, got 3 and 1"),
+        ({"periods": (1.0, 0.1)}, r"periods must be positive and increasing, got \(1.0, 0.1\)"),
+    ],
+)
+def test_sizes_that_do_not_fit_together_are_refused(sizes, text: str) -> None:
+    with pytest.raises(RecipeError, match=text):
+        transformer(**sizes)
+
+
+def test_the_hidden_matrices_are_named_with_their_axes() -> None:
+    emulator = transformer()
+    arrays, axes = named_arrays(emulator), emulator.matrix_axes()
+    assert set(axes) == set(arrays) - {"embed.0", "head.1", "center", "width"}
+    for name, (inputs, outputs) in axes.items():
+        assert not set(inputs) & set(outputs)
+        assert max(*inputs, *outputs) < arrays[name].ndim

@@ -1,0 +1,95 @@
+"""A small emulator for the tests of the fit: thirty lines that follow five labels. It stands for no physics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from starpayne.bundle import Model, Residuals
+from starpayne.emulators import Payne, SpectralDomain
+from starpayne.fitting import ForwardModel
+from starpayne.labels import Constraint, Label, LabelSpace
+from starpayne.spectra import ObservedSpectrum
+from starpayne.wavelengths import log_grid
+
+SPACE = LabelSpace(
+    (
+        Label("teff", 4500.0, 7000.0),
+        Label("logg", 1.0, 5.0),
+        Label("feh", -1.0, 0.5),
+        Label("alpha_fe", -0.1, 0.5),
+        Label("mg_fe", -0.5, 0.9),
+    ),
+    (Constraint({"mg_fe": 1.0, "alpha_fe": -1.0}, -0.4, 0.4),),
+)
+TRUTH = np.array([5600.0, 3.6, -0.2, 0.15, 0.3])
+RESOLUTION = 20_000.0
+
+
+@pytest.fixture(scope="session")
+def star_model() -> Model:
+    """A Payne whose last layer is solved by least squares on random features."""
+    random = np.random.default_rng(11)
+    wavelength = log_grid(5000.0, 5060.0, 60_000.0)
+    labels = SPACE.from_cube(random.random((400, len(SPACE))))
+    u = SPACE.scale(labels)
+    flux = np.ones((len(labels), len(wavelength)))
+    for centre in random.uniform(5001, 5059, 30):
+        strength = 0.35 + 0.35 * np.tanh(u @ random.normal(0, 1.5, len(SPACE)) - 0.5)
+        flux -= strength[:, None] * np.exp(-(((wavelength - centre) / random.uniform(0.16, 0.35)) ** 2))
+    domain = SpectralDomain(wavelength[0], wavelength[-1], "air", 60_000.0, None, ("no_molecules",))
+    payne = Payne.initialise(
+        SPACE, domain, ("flux",), wavelength, hidden=(64,), activation="gelu", key=jax.random.key(3)
+    )
+    hidden = np.asarray(jax.nn.gelu(jnp.asarray(u - 0.5, jnp.float32) @ (4 * payne.weights[0]) + payne.biases[0]))
+    design = np.hstack([hidden, np.ones((len(hidden), 1))]).astype(np.float64)
+    last = np.linalg.solve(design.T @ design + 1e-4 * np.eye(65), design.T @ flux)
+    payne = eqx.tree_at(
+        lambda p: (p.weights, p.biases),
+        payne,
+        (
+            (4 * payne.weights[0], jnp.asarray(last[:-1], jnp.float32)),
+            (payne.biases[0], jnp.asarray(last[-1], jnp.float32)),
+        ),
+    )
+    return Model(payne)
+
+
+@pytest.fixture(scope="session")
+def with_residuals(star_model: Model) -> Model:
+    """The same, with error modes of a few parts in a thousand."""
+    wavelength = star_model.emulator.native_wavelength
+    x = np.linspace(0, 40, len(wavelength))
+    modes = 0.003 * np.stack([np.sin(x), np.cos(1.7 * x)])
+    noise = np.full(len(wavelength), 0.001)
+    return replace(
+        star_model, residuals=Residuals(wavelength, modes.astype(np.float32), noise.astype(np.float32))
+    )
+
+
+@pytest.fixture(scope="session")
+def observe(star_model: Model) -> Callable[..., ObservedSpectrum]:
+    """Make a spectrum with the emulator itself: velocity, rotation, a curved continuum, noise."""
+
+    def make(
+        labels: np.ndarray = TRUTH, rv: float = 0.0, vsini: float = 8.0, snr: float = 100.0, seed: int = 0,
+        extra: np.ndarray | None = None, name: str = "star", medium: str | None = "air",
+    ) -> ObservedSpectrum:  # fmt: skip
+        wavelength = log_grid(4998.0, 5062.0, 3 * RESOLUTION)
+        forward, usable = ForwardModel.on(star_model.emulator, wavelength, RESOLUTION, velocity=rv)
+        flux = np.asarray(forward(jnp.asarray(labels, jnp.float32), rv, vsini), np.float64)
+        x = np.linspace(-1, 1, len(wavelength))
+        continuum = 700 * (1 + 0.2 * x - 0.1 * x**2)
+        if extra is not None:
+            flux = flux + np.interp(wavelength, star_model.emulator.native_wavelength, extra)
+        error = continuum / snr
+        noise = np.random.default_rng(seed).normal(0, 1, len(wavelength)) * error
+        return ObservedSpectrum(wavelength, flux * continuum + noise, error, usable, medium, name)
+
+    return make
