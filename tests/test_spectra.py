@@ -61,7 +61,9 @@ def test_an_error_that_is_masked_may_be_anything() -> None:
 def test_between_prints_both_ranges() -> None:
     spectrum = ObservedSpectrum(WAVELENGTH, FLUX, ERROR)
     assert len(spectrum.between(5002, 5004)) < 20
-    with pytest.raises(SpectrumError, match="no pixel between 6000 and 6100 Å: the spectrum runs from 5000.00 to 5010.00"):
+    with pytest.raises(
+        SpectrumError, match=r"no pixel between 6000 and 6100 Å: the spectrum runs from 5000.00 to 5010.00"
+    ):
         spectrum.between(6000, 6100)
 
 
@@ -70,7 +72,9 @@ def test_text_tables_of_many_kinds(tmp_path: Path, style: str) -> None:
     path = tmp_path / {"csv": "star.csv", "gz": "star.txt.gz", "ecsv": "star.ecsv"}.get(style, "star.txt")
     separator = {"csv": ",", "tab": "\t"}.get(style, "  ")
     rows = [separator.join(f"{v:.8f}" for v in row) for row in zip(WAVELENGTH, FLUX, ERROR, strict=True)]
-    head = {"plain": [], "comments": ["# a star", "! of mine"]}.get(style, [separator.join(("Wavelength", "Flux", "Err"))])
+    head = {"plain": [], "comments": ["# a star", "! of mine"]}.get(
+        style, [separator.join(("Wavelength", "Flux", "Err"))]
+    )
     if style == "ecsv":
         Table({"wave": WAVELENGTH, "flux": FLUX, "sigma": ERROR}).write(path)
     elif style == "gz":
@@ -114,7 +118,9 @@ def test_units_are_never_guessed_in_silence() -> None:
     assert guess_unit(np.array([480.0, 680.0])) == "nm"
     assert guess_unit(np.array([4800.0, 6800.0])) == "angstrom"
     assert guess_unit(np.array([0.48, 2.4])) == "micron"
-    with pytest.raises(SpectrumError, match="star: wavelengths run from 1500 to 2500 and their unit is not stated: give"):
+    with pytest.raises(
+        SpectrumError, match="star: wavelengths run from 1500 to 2500 and their unit is not stated: give"
+    ):
         guess_unit(np.array([1500.0, 2500.0]), "star")
 
 
@@ -176,7 +182,7 @@ def test_missing_files_and_unknown_units(tmp_path: Path) -> None:
 def test_an_image_without_wavelengths_is_no_spectrum(tmp_path: Path) -> None:
     path = tmp_path / "picture.fits"
     fits.PrimaryHDU(np.zeros((20, 20))).writeto(path)
-    with pytest.raises(SpectrumError, match="picture.fits"):
+    with pytest.raises(SpectrumError, match=r"picture.fits"):
         ObservedSpectrum.read(path)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from starpayne.errors import SpectrumError
 from starpayne.spectra import ObservedSpectrum
@@ -71,7 +72,8 @@ def observe(
         )
     step = 1 / (OVERSAMPLING * 200_000)
     fine = log_grid(float(wavelength[0]), float(wavelength[-1]), 1 / step)
-    star = np.interp(fine, wavelength, flux)
+    # A cubic spline: straight lines between samples would broaden every line by a sixth of the squared step.
+    star = CubicSpline(wavelength, flux)(np.clip(fine, wavelength[0], wavelength[-1]))
     velocity_step = step * SPEED_OF_LIGHT
     kernel = np.convolve(_rotation(setup.vsini, velocity_step, setup.limb_darkening), _gaussian(sigma, velocity_step))
     # Deviations from the continuum are convolved, so that the zero padding beyond the ends is continuum.

@@ -19,9 +19,26 @@ from starpayne.wavelengths import log_grid
 LABELS = toy.labels(3, seed=11)
 
 
+def shapes(channels: tuple[str, ...] = ("flux",), **changes) -> TransformerPayne:
+    """A small network with shapes in the place of arrays."""
+    sizes = {"width": 12, "depth": 3, "tokens": 5, "head_width": 4, **changes}
+    return eqx.filter_eval_shape(
+        lambda key: TransformerPayne.initialise(toy.SPACE, toy.domain(), channels, key=key, **sizes), jax.random.key(0)
+    )
+
+
 def transformer(**changes) -> TransformerPayne:
-    given = {"width": 12, "depth": 3, "tokens": 5, "head_width": 4, "key": jax.random.key(3), **changes}
-    return TransformerPayne.initialise(toy.SPACE, toy.domain(), given.pop("channels", ("flux",)), **given)
+    """A small network with weights from NumPy, which compiles nothing."""
+    random = np.random.default_rng(3)
+
+    def draw(leaf: object) -> object:
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        return jnp.asarray(0.3 * random.normal(size=leaf.shape), jnp.float32)
+
+    emulator = jax.tree_util.tree_map(draw, shapes(**changes))
+    channels = len(emulator.channels)
+    return eqx.tree_at(lambda e: (e.center, e.width), emulator, (jnp.zeros((channels, 1)), jnp.ones((channels, 1))))
 
 
 # -- the architecture, written down again in float64 as a textbook has it ---------------------------------------------
@@ -76,8 +93,7 @@ def test_the_folded_attention_is_textbook_cross_attention(sizes) -> None:
 
 
 def test_there_are_no_biases_and_heads_share_the_width() -> None:
-    shapes = {name: leaf.shape for name, leaf in named_arrays(transformer()).items()}
-    assert shapes == {
+    assert {name: leaf.shape for name, leaf in named_arrays(shapes()).items()} == {
         "embed.0": (5, 12), "embed.1": (12, 5, 12),
         "block.query": (3, 12, 3, 4), "block.key": (3, 12, 3, 4), "block.value": (3, 12, 3, 4),
         "block.out": (3, 3, 4, 12), "block.up": (3, 12, 48), "block.down": (3, 48, 12),
@@ -87,10 +103,8 @@ def test_there_are_no_biases_and_heads_share_the_width() -> None:
 
 def test_the_published_sizes_have_the_published_number_of_parameters() -> None:
     def parameters(width: int, depth: int) -> int:
-        shapes = eqx.filter_eval_shape(
-            lambda key: transformer(width=width, depth=depth, tokens=16, head_width=32, key=key), jax.random.key(0)
-        )
-        return sum(leaf.size for leaf in jax.tree_util.tree_leaves(shapes))
+        leaves = jax.tree_util.tree_leaves(shapes(width=width, depth=depth, tokens=16, head_width=32))
+        return sum(leaf.size for leaf in leaves)
 
     # 13.7 and 1.86 million with 95 labels; here 5 labels, which takes 90 × d away.
     assert parameters(256, 16) + 90 * 256 == pytest.approx(13.7e6, rel=0.01)
@@ -129,6 +143,20 @@ def test_close_wavelengths_are_told_apart_at_the_shortest_published_period() -> 
     assert np.min(np.abs(np.diff(emulator.on(close).encoding[:, 0]))) > 1e-2
 
 
+def test_fresh_weights_are_normal_with_the_spread_of_their_fan_in() -> None:
+    one, same, other = (
+        TransformerPayne.initialise(
+            toy.SPACE, toy.domain(), ("flux",), width=64, depth=1, tokens=2, key=jax.random.key(seed)
+        )
+        for seed in (0, 0, 1)
+    )
+    assert float(jnp.std(one.block.up)) == pytest.approx(64**-0.5, rel=0.05)
+    assert float(jnp.std(one.block.down)) == pytest.approx(256**-0.5, rel=0.05)
+    assert np.array_equal(one.block.query, same.block.query)
+    assert not np.array_equal(one.block.query, other.block.query)
+    assert not np.array_equal(one.block.query, one.block.key)
+
+
 # -- edges and refusals -----------------------------------------------------------------------------------------------
 
 
@@ -156,7 +184,7 @@ def test_value_and_gradient_are_finite_at_the_corners_of_the_label_box(corner: s
 )
 def test_sizes_that_do_not_fit_together_are_refused(sizes, text: str) -> None:
     with pytest.raises(RecipeError, match=text):
-        transformer(**sizes)
+        shapes(**sizes)
 
 
 def test_the_hidden_matrices_are_named_with_their_axes() -> None:

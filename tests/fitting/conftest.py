@@ -68,9 +68,7 @@ def with_residuals(star_model: Model) -> Model:
     x = np.linspace(0, 40, len(wavelength))
     modes = 0.003 * np.stack([np.sin(x), np.cos(1.7 * x)])
     noise = np.full(len(wavelength), 0.001)
-    return replace(
-        star_model, residuals=Residuals(wavelength, modes.astype(np.float32), noise.astype(np.float32))
-    )
+    return replace(star_model, residuals=Residuals(wavelength, modes.astype(np.float32), noise.astype(np.float32)))
 
 
 @pytest.fixture(scope="session")

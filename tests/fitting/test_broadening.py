@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.interpolate import CubicSpline
 
 from starpayne.fitting.broadening import Broadening, rotation_transfer
 from starpayne.fitting.instrument import LogGrid
@@ -49,7 +48,9 @@ def directly(x: np.ndarray, vsini: float, sigma: float, shift: float, epsilon: f
 @settings(max_examples=60, deadline=None)
 def test_rotation_transfer_is_the_transform_of_grays_profile(s: float, epsilon: float) -> None:
     # x = sin t, as above.
-    value, _ = quad(lambda t: gray(np.sin(t), epsilon) * np.cos(t) * np.cos(s * np.sin(t)), -np.pi / 2, np.pi / 2, limit=400)
+    value, _ = quad(
+        lambda t: gray(np.sin(t), epsilon) * np.cos(t) * np.cos(s * np.sin(t)), -np.pi / 2, np.pi / 2, limit=400
+    )
     assert abs(float(rotation_transfer(jnp.float32(s) ** 2, epsilon)) - value) < 3e-6
 
 

@@ -147,9 +147,7 @@ def test_a_misfit_is_flagged_and_widens_the_errors(star_model: Model, observe: O
     assert np.all(np.sqrt(np.diag(result.covariance)) > 1.5 * raw)
     scaled = fit(spectrum, star_model, RESOLUTION, FitOptions(jitter=False))
     assert scaled.jitter == 0
-    assert scaled.errors["teff"] == pytest.approx(
-        np.sqrt(scaled.raw_covariance[0, 0] * scaled.reduced_chi2), rel=0.01
-    )
+    assert scaled.errors["teff"] == pytest.approx(np.sqrt(scaled.raw_covariance[0, 0] * scaled.reduced_chi2), rel=0.01)
 
 
 def test_cosmic_rays_do_little(star_model: Model, observe: Observe) -> None:
@@ -205,7 +203,9 @@ def test_the_emulators_flags_are_passed_on(star_model: Model, observe: Observe) 
 
 
 def test_an_emulator_that_breaks_is_a_flag(star_model: Model, observe: Observe) -> None:
-    broken = eqx.tree_at(lambda e: e.biases[-1], star_model.emulator, jnp.full_like(star_model.emulator.biases[-1], jnp.nan))
+    broken = eqx.tree_at(
+        lambda e: e.biases[-1], star_model.emulator, jnp.full_like(star_model.emulator.biases[-1], jnp.nan)
+    )
     result = fit(observe(), replace(star_model, emulator=broken), RESOLUTION)
     assert "failed" in result.flags
     assert result.to_dict()["labels"]["teff"] == {"value": None, "error": None}

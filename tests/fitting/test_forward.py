@@ -88,9 +88,7 @@ def test_no_overlap_prints_both_ranges(star_model: Model) -> None:
 
 def test_an_emulator_of_any_wavelength_is_bound_only_where_it_is_needed(star_model: Model) -> None:
     domain = replace(star_model.emulator.domain, low=4900.0, high=5200.0)
-    emulator = TransformerPayne.initialise(
-        SPACE, domain, ("flux",), width=32, depth=1, tokens=4, key=jax.random.key(0)
-    )
+    emulator = TransformerPayne.initialise(SPACE, domain, ("flux",), width=32, depth=1, tokens=4, key=jax.random.key(0))
     bound, grid = bind(emulator, 5020.0, 5021.0, reach=20.0)
     assert grid.size < len(emulator.native_wavelength) // 2
     assert grid.wavelength[0] < 5019.5

@@ -56,9 +56,7 @@ def test_matrix_equals_direct_convolution(resolution: float, velocity: float) ->
     velocity=st.floats(-300, 300), level=st.floats(-0.9, 0.9),
 )  # fmt: skip
 @settings(max_examples=40, deadline=None)
-def test_flat_stays_flat_on_any_sampling(
-    steps: list[float], resolution: float, velocity: float, level: float
-) -> None:
+def test_flat_stays_flat_on_any_sampling(steps: list[float], resolution: float, velocity: float, level: float) -> None:
     wavelength = 5015.0 + np.cumsum(steps)
     matrix, usable = pixel_matrix(GRID, wavelength, resolution, velocity=velocity)
     got = np.asarray(matrix(jnp.full(GRID.size, level, jnp.float32)))

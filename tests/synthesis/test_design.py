@@ -130,3 +130,13 @@ def test_the_mgb_reference_design_has_the_stars_of_the_shared_grid(mgb) -> None:
     design = Design.shipped("mgb_reference")
     np.testing.assert_allclose(design.labels, mgb.labels, atol=1e-12)
     np.testing.assert_allclose(design.wavelength, mgb.wavelength, atol=1e-6)
+
+
+def test_a_sampling_too_coarse_for_the_narrowest_lines_is_flagged() -> None:
+    demo = Design.shipped("demo")
+    assert not demo.undersampled
+    assert demo.sampling_needed == pytest.approx(159_000, rel=0.01)
+    coarse = dataclasses.replace(demo, sampling=100_000.0)
+    assert coarse.undersampled
+    assert coarse.provenance({"physics": ["lte"]})["physics"] == ["lte", "undersampled"]
+    assert demo.provenance({"physics": ["lte"]})["physics"] == ["lte"]

@@ -57,7 +57,7 @@ def assert_same_training(one: bundle.Model, other: bundle.Model) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("steps", [(30,), (60,), (180,), (30, 90, 150)])
+@pytest.mark.parametrize("steps", [(60,), (30, 90, 180)])
 def test_resumed_training_equals_uninterrupted(
     emulator: str, steps: tuple[int, ...], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -263,7 +263,8 @@ def test_a_nan_loss_stops_with_the_best_weights_kept(monkeypatch, payne_model, t
     with pytest.raises(
         TrainingError,
         match=r"^the loss is not finite \(NaN or infinite\) by step 120; the best weights so far "
-        r"\(validation MAE 0\.\d+\) are kept in .*m\. Lower learning_rate \(now 0\.005\) or clip \(now 1\), or check the grid$",
+        r"\(validation MAE 0\.\d+\) are kept in .*m\. "
+        r"Lower learning_rate \(now 0\.005\) or clip \(now 1\), or check the grid$",
     ):
         train(toy.data(), toy.recipe("payne"), tmp_path / "m")
     kept = bundle.load(tmp_path / "m")

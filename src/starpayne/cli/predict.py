@@ -15,13 +15,15 @@ from starpayne.wavelengths import log_grid
 
 
 def register(app: typer.Typer) -> None:
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(predict)
+    app.command(context_settings={"ignore_unknown_options": True})(predict)
 
 
 def predict(
-    ctx: typer.Context,
     model: Annotated[Path, typer.Option("--model", metavar="MODEL", help="Model folder.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Spectrum to write: .csv, .txt, .fits or .npz.")],
+    labels: Annotated[
+        list[str] | None, typer.Argument(metavar="--NAME VALUE ...", help="Every label of the model.")
+    ] = None,
     low: Annotated[float | None, typer.Option(help="First wavelength, Å; by default the model's.")] = None,
     high: Annotated[float | None, typer.Option(help="Last wavelength, Å; by default the model's.")] = None,
     sampling: Annotated[float | None, typer.Option(help="λ/Δλ of the output; by default the model's.")] = None,
@@ -40,7 +42,7 @@ def predict(
 
     refuse_existing(out, overwrite)
     emulator = bundle.load(model).emulator
-    labels = emulator.space.vector(_labels(ctx.args))
+    vector = emulator.space.vector(_labels(labels or []))
     wavelength = None
     if low is not None or high is not None or sampling is not None:
         domain = emulator.domain
@@ -51,10 +53,10 @@ def predict(
         from starpayne.wavelengths import convert_medium
 
         wavelength = convert_medium(emulator.native_wavelength, emulator.domain.medium, medium)
-    prediction = emulator.predict(labels, wavelength, medium, extrapolate=extrapolate)
+    prediction = emulator.predict(vector, wavelength, medium, extrapolate=extrapolate)
     for flag in prediction.flags[0]:
         console.print(f"flag: {flag}", markup=False)
-    facts = dict(zip(emulator.space.names, map(float, labels), strict=True))
+    facts = dict(zip(emulator.space.names, map(float, vector), strict=True))
     write_spectrum(out, prediction, facts)
     flux = prediction.flux
     typer.echo(

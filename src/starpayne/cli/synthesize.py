@@ -34,8 +34,8 @@ def synthesize(
     chosen = Design.from_toml(design)
     if chosen.undersampled:
         console.print(
-            f"warning: sampling {chosen.sampling:,.0f} is too coarse for the narrowest lines of this design, which need "
-            f"{chosen.sampling_needed:,.0f}; fits with it will be biased and are flagged 'undersampled'",
+            f"warning: sampling {chosen.sampling:,.0f} is too coarse for the narrowest lines of this design, which "
+            f"need {chosen.sampling_needed:,.0f}; fits with it will be biased and are flagged 'undersampled'",
             soft_wrap=True,
         )
     with progress_bar("synthesis") as bar:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,8 +66,9 @@ def fit(
     parameters = Parameters(free, options.rv is None, options.vsini is None, options.broadening is None)
     plans = [Plan.of(start, star, options) for start in starts]
     plans, coverage = share_pixels(plans, star, model, options.continuum_degree + 1)
-    found = [descend(star, plan, plan.theta(parameters), parameters, model, options, Noise()) for plan in plans]
-    descent = min(found, key=lambda d: d.chi2)
+    found = [descend(star, plan, plan.theta(parameters), parameters, model, options) for plan in plans]
+    best = min(found, key=lambda d: d.chi2)
+    descent = replace(best, iterations=sum(d.iterations for d in found))
     for _ in range(ROUNDS):
         descent = refine(star, descent, parameters, model, options)
         end = descent.widths(parameters)
@@ -73,7 +76,9 @@ def fit(
             break
         moved = descent.plan.moved(end, descent.theta[: len(free)], parameters, options)
         (moved,), coverage = share_pixels([moved], star, model, options.continuum_degree + 1)
-        descent = descend(star, moved, moved.theta(parameters), parameters, model, options, descent.noise)
+        # The pixels may be others now: their weights are made anew.
+        noise, done = Noise(descent.noise.jitter), descent.iterations
+        descent = descend(star, moved, moved.theta(parameters), parameters, model, options, noise, done)
     stated = build(star, descent.plan, parameters, descent.theta, model, options, Noise())
     return summarise(star, descent, stated, parameters, model, options, coverage)
 
@@ -95,14 +100,16 @@ def search(star: Observation, templates: Templates, model: Model, options: FitOp
 
 def descend(
     star: Observation, plan: Plan, theta: np.ndarray, parameters: Parameters, model: Model, options: FitOptions,
-    noise: Noise,
+    noise: Noise | None = None, done: int = 0,
 ) -> Descent:  # fmt: skip
-    """Solve once, with the emulator's error and the added noise as they are at ``theta``."""
+    """Solve once, with the emulator's error as it is at ``theta``, after ``done`` iterations already."""
+    noise = noise or Noise()
     problem = build(star, plan, parameters, theta, model, options, noise)
     # A batch of one: the same compiled function serves every start and every round.
     stacked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], problem)
     solved = solve(star.bound, parameters, stacked, jnp.asarray(theta, jnp.float32)[None], options.max_iterations)
-    return Descent(plan, problem, Solution(*(np.asarray(leaf)[0] for leaf in solved)), noise)
+    solution = Solution(*(np.asarray(leaf)[0] for leaf in solved))
+    return Descent(plan, problem, solution, noise, done + int(solution.iterations))
 
 
 def refine(star: Observation, descent: Descent, parameters: Parameters, model: Model, options: FitOptions) -> Descent:
@@ -114,6 +121,7 @@ def refine(star: Observation, descent: Descent, parameters: Parameters, model: M
         noise = noise_for(descent, len(parameters), options.robust) if options.jitter else descent.noise
         if not again and noise.like(descent.noise):
             break
-        descent = descend(star, descent.plan, descent.theta, parameters, model, options, noise)
+        done = descent.iterations
+        descent = descend(star, descent.plan, descent.theta, parameters, model, options, noise, done)
         again = False
     return descent

@@ -99,4 +99,5 @@ class FreeLabels:
             if name.endswith("_fe") and name != "alpha_fe":
                 cube[:, i] = 0.5
         cube = np.clip(cube, 0.02, 0.98)
-        return cube[self.space.inside(self.from_cube(cube))]
+        inside = self.space.inside(self.from_cube(cube))
+        return cube[inside] if inside.any() else np.full((1, len(self)), 0.5)

@@ -42,7 +42,8 @@ def build(
     used = plan.used
     assert used is not None
     rows = np.flatnonzero(used)
-    size = -(-len(rows) // PAD_PIXELS) * PAD_PIXELS
+    # By the pixels of the observation, not those used, which change with the velocity.
+    size = -(-len(star.wavelength) // PAD_PIXELS) * PAD_PIXELS
     band = -(-matrix.weights.shape[1] // PAD_BAND) * PAD_BAND
     first, weights = np.zeros(size, np.int32), np.zeros((size, band), np.float32)
     # The band is widened on the right with zeros, and shifted left where that would leave the grid.
@@ -52,8 +53,7 @@ def build(
     weights[np.arange(len(rows))[:, None], columns] = np.asarray(matrix.weights)[rows]
     first[: len(rows)] = begin - back
     pixels = PixelMatrix(jnp.asarray(first), jnp.asarray(weights))
-    reach = kernel_reach(plan.half_range, plan.vsini[1], plan.broadening[1])
-    broadening = Broadening.on(star.grid, reach, options.limb_darkening)
+    broadening = broadening_of(star, plan, options)
 
     def padded(array: np.ndarray) -> np.ndarray:
         out = np.zeros((size, *array.shape[1:]))
@@ -92,12 +92,17 @@ def build(
 
 @dataclass(frozen=True, eq=False)
 class Descent:
-    """Where the solver came to from one plan: the problem it solved, its solution, and the noise that was added."""
+    """Where the solver came to from one plan: the problem it solved, its solution, and the noise that was added.
+
+    Args:
+        iterations: of the solver, over all descents of the star so far.
+    """
 
     plan: Plan
     problem: Problem
     solution: Solution
     noise: Noise
+    iterations: int
 
     @property
     def chi2(self) -> float:
@@ -118,6 +123,16 @@ class Descent:
 @eqx.filter_jit
 def _observe(broadening: Broadening, pixels: PixelMatrix, depth: jnp.ndarray, widths: jnp.ndarray) -> jnp.ndarray:
     return pixels(broadening(depth, widths[0], widths[1], widths[2]))
+
+
+def broadening_of(star: Observation, plan: Plan, options: FitOptions) -> Broadening:
+    """Return the transfer function with room for the widest kernel that the options allow.
+
+    The room does not follow the plan, so that the arrays of all stars have one length and share one compiled function.
+    """
+    vsini = options.vsini_max if options.vsini is None else options.vsini
+    sigma = options.broadening_max if options.broadening is None else options.broadening
+    return Broadening.on(star.grid, kernel_reach(plan.half_range, vsini, sigma), options.limb_darkening)
 
 
 def widths_at(plan: Plan, parameters: Parameters, theta: np.ndarray) -> np.ndarray:
@@ -147,6 +162,5 @@ def onto_grid(wavelength: np.ndarray, curves: np.ndarray, grid: LogGrid) -> np.n
 def forward_of(star: Observation, plan: Plan, model: Model, options: FitOptions) -> ForwardModel:
     """Return the forward model of a plan on every pixel of the observation (masked ones too)."""
     matrix, _ = matrix_at(plan, star, model)
-    reach = kernel_reach(plan.half_range, plan.vsini[1], plan.broadening[1])
-    broadening = Broadening.on(star.grid, reach, options.limb_darkening)
+    broadening = broadening_of(star, plan, options)
     return ForwardModel(star.bound, broadening, matrix, jnp.asarray(log_velocity(plan.rv), jnp.float32))

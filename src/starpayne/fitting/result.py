@@ -40,7 +40,7 @@ class FitResult:
         coverage: fraction of the range shared by spectrum and model that could be used.
         snr: median flux over error of the pixels used.
         resolution: as given (the median, if one per pixel; None for a table).
-        iterations: of the solver.
+        iterations: of the solver, over all starts and refinements.
     """
 
     name: str

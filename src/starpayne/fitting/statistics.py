@@ -112,7 +112,7 @@ def summarise(
         model=model_flux, continuum=continuum, used=used, coverage=coverage,
         snr=float(np.median(star.flux[used] * star.scale / error[used])),
         resolution=None if isinstance(resolution, TabulatedProfile) else float(np.median(resolution)),
-        iterations=int(solution.iterations),
+        iterations=descent.iterations,
         medium=star.medium,
     )  # fmt: skip
 
