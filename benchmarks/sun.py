@@ -27,7 +27,7 @@ OPTIONS = {"window": (5161.0, 5209.0), "mask": ((5163.5, 5166.5),)}
 
 def facts(result: FitResult, seconds: float) -> dict:
     data = result.to_dict()
-    keep = ("rv", "rv_error", "vsini", "vsini_error", "reduced_chi2", "error_scale", "n_pixels", "flags")
+    keep = ("rv", "rv_error", "vsini", "vsini_error", "reduced_chi2", "jitter", "n_pixels", "flags")
     labels = {n: f"{e['value']:.3f} ± {e['error']:.3f}" for n, e in data["labels"].items()}
     return {"labels": labels, **{k: data[k] for k in keep}, "seconds": round(seconds, 1)}
 

@@ -81,6 +81,26 @@ def test_the_unit_cube_maps_into_the_allowed_region_and_back(cube: np.ndarray) -
     np.testing.assert_allclose(SPACE.to_cube(labels), cube, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "constraints",
+    [
+        ("-0.4 <= a - b <= 0.4",),
+        ("-0.4 <= -2 a + 3 b <= 1.5", "0.1 <= b - 0.5 c <= 3"),
+        ("-0.5 <= a + b <= 1.2", "-0.2 <= a - b <= 0.9", "-1 <= a - b - 2 c <= 1"),
+    ],
+)
+def test_constraints_of_any_sign_and_number_are_obeyed(constraints: tuple[str, ...]) -> None:
+    labels = Label("a", 0, 1), Label("b", 0, 1), Label("c", 0, 1)
+    space = LabelSpace(labels, tuple(Constraint.parse(text) for text in constraints))
+    design = space.sobol(200, 1)
+    for constraint in space.constraints:
+        total = sum(c * design[:, space.names.index(name)] for name, c in constraint.coefficients.items())
+        assert np.all((total >= constraint.low - 1e-5) & (total <= constraint.high + 1e-5))
+    cube = space.to_cube(design)
+    assert np.all((cube > -1e-4) & (cube < 1 + 1e-4))
+    np.testing.assert_allclose(space.from_cube(cube), design, rtol=0, atol=1e-9)
+
+
 @settings(deadline=None)
 @given(unit=CUBES)
 def test_scaling_and_unscaling_are_inverse(unit: np.ndarray) -> None:

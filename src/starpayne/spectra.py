@@ -150,27 +150,10 @@ class ObservedSpectrum:
         Raises:
             SpectrumError: for something else, several spectra in one object, or a spectral axis without wavelengths.
         """
-        try:
-            wavelength = np.asarray(spectrum.spectral_axis.to_value("Angstrom"), np.float64)
-            flux = np.asarray(spectrum.flux.value, np.float64)
-            uncertainty, bad = spectrum.uncertainty, spectrum.mask
-        except (AttributeError, ValueError) as problem:
-            raise SpectrumError(
-                f"{type(spectrum).__name__} cannot be read as a spectrum ({problem}): give a specutils.Spectrum with "
-                "wavelengths"
-            ) from problem
-        if flux.ndim != 1:
-            raise SpectrumError(f"flux has shape {flux.shape}: give one spectrum at a time")
-        error = None
-        if uncertainty is not None:
-            kind, values = uncertainty.uncertainty_type, np.asarray(uncertainty.array, np.float64)
-            error = _to_sigma(values, kind)
-        mask = None if bad is None else ~np.asarray(bad, bool)
-        order = np.argsort(wavelength)
-        return cls(
-            wavelength[order], flux[order], None if error is None else error[order],
-            None if mask is None else mask[order], medium, name,
-        )  # fmt: skip
+        from starpayne.spectrum_files import specutils_columns
+
+        columns = specutils_columns(spectrum)
+        return cls(columns.wavelength, columns.flux, columns.error, columns.mask, medium, name)
 
     @classmethod
     def _from_columns(
@@ -216,15 +199,3 @@ def guess_unit(wavelength: np.ndarray, name: str = "") -> str:
         f"{name + ': ' if name else ''}wavelengths run from {low:g} to {high:g} and their unit is not stated: "
         "give --unit nm or --unit angstrom"
     )
-
-
-def _to_sigma(values: np.ndarray, kind: str) -> np.ndarray:
-    """Return standard deviations of astropy's kinds of uncertainty: std, var, ivar."""
-    if kind == "std":
-        return values
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if kind == "var":
-            return np.sqrt(values)
-        if kind == "ivar":
-            return 1 / np.sqrt(values)
-    raise SpectrumError(f"uncertainty of type {kind!r} is not known; give std, var or ivar")

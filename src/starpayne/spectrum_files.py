@@ -27,13 +27,17 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class Columns:
-    """What a file holds: arrays (n,), and unit ("angstrom", "nm", "micron") and medium where it states them."""
+    """What a file holds: arrays (n,), and unit ("angstrom", "nm", "micron") and medium where it states them.
+
+    ``mask`` is True where a pixel may be used; None where nothing is said.
+    """
 
     wavelength: np.ndarray
     flux: np.ndarray
     error: np.ndarray | None
     unit: str | None = None
     medium: str | None = None
+    mask: np.ndarray | None = None
 
 
 def read_columns(path: Path) -> Columns:
@@ -190,17 +194,44 @@ def _from_specutils(path: Path) -> Columns:
             f"{path.name}: no 1-D image with CRVAL1 and no table with wavelength and flux; "
             "`pip install starpayne[spectra]` lets specutils try other layouts"
         ) from problem
-    from starpayne.spectra import ObservedSpectrum
-
     reader = getattr(specutils, "Spectrum", None) or specutils.Spectrum1D
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            spectrum = ObservedSpectrum.from_specutils(reader.read(str(path)))
+            return specutils_columns(reader.read(str(path)))
     except Exception as problem:  # each of its loaders raises its own kind
         raise SpectrumError(f"{path.name} holds no spectrum that can be recognised: {_line(problem)}") from problem
-    error = spectrum.error
-    return Columns(spectrum.wavelength, spectrum.flux, error, "angstrom", None)
+
+
+def specutils_columns(spectrum: Any) -> Columns:
+    """Return the arrays of a ``specutils.Spectrum`` (or ``Spectrum1D``) of one star, in order of wavelength.
+
+    Raises:
+        SpectrumError: for something else, several spectra in one object, or a spectral axis without wavelengths.
+    """
+    try:
+        wavelength = np.asarray(spectrum.spectral_axis.to_value("Angstrom"), np.float64)
+        flux = np.asarray(spectrum.flux.value, np.float64)
+        uncertainty, bad = spectrum.uncertainty, spectrum.mask
+    except (AttributeError, ValueError) as problem:
+        raise SpectrumError(
+            f"{type(spectrum).__name__} cannot be read as a spectrum ({problem}): give a specutils.Spectrum with "
+            "wavelengths"
+        ) from problem
+    if flux.ndim != 1:
+        raise SpectrumError(f"flux has shape {flux.shape}: give one spectrum at a time")
+    error = None
+    if uncertainty is not None:
+        error = _to_sigma(np.asarray(uncertainty.array, np.float64), uncertainty.uncertainty_type)
+    order = np.argsort(wavelength)
+    return Columns(
+        wavelength[order],
+        flux[order],
+        None if error is None else error[order],
+        "angstrom",
+        None,
+        None if bad is None else ~np.asarray(bad, bool)[order],
+    )
 
 
 def _medium(header: Any, kind: str) -> str | None:
@@ -235,3 +266,15 @@ def _is_number(word: str) -> bool:
 def _line(problem: Exception) -> str:
     """Return the first line of an exception's text, or its kind where it has none."""
     return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+
+
+def _to_sigma(values: np.ndarray, kind: str) -> np.ndarray:
+    """Return standard deviations of astropy's kinds of uncertainty: std, var, ivar."""
+    if kind == "std":
+        return values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if kind == "var":
+            return np.sqrt(values)
+        if kind == "ivar":
+            return 1 / np.sqrt(values)
+    raise SpectrumError(f"uncertainty of type {kind!r} is not known; give std, var or ivar")

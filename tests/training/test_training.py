@@ -316,6 +316,24 @@ def test_the_best_validated_weights_are_kept(payne_model: bundle.Model) -> None:
     assert payne_model.validation["rmse"] >= payne_model.validation["mae"]
 
 
+def test_the_best_weights_are_kept_not_the_last(monkeypatch, tmp_path: Path) -> None:
+    averages, validate = [], loop._Run.validate
+
+    def worse_each_time(*arguments):
+        return predict_in_chunks(*arguments) + 0.5 * len(averages)
+
+    def recorded(run, state):
+        averages.append(state.average)
+        return validate(run, state)
+
+    monkeypatch.setattr(loop, "predict_in_chunks", worse_each_time)
+    monkeypatch.setattr(loop._Run, "validate", recorded)
+    model = train(toy.data(), toy.recipe("payne"), tmp_path / "m")
+    assert len(averages) == 3
+    np.testing.assert_array_equal(model.emulator.weights[0], averages[0].weights[0])
+    assert not np.array_equal(averages[2].weights[0], averages[0].weights[0])
+
+
 @BOTH
 def test_the_split_is_stored_and_repeatable(emulator: str, finished_grid: Grid, tmp_path: Path) -> None:
     recipe = toy.recipe(emulator, steps=30)

@@ -47,7 +47,7 @@ def fit(
     from starpayne import bundle
     from starpayne.fitting import FitOptions
     from starpayne.fitting import fit as run
-    from starpayne.fitting_table import check_table, write_table
+    from starpayne.fitting.table import check_table, write_table
     from starpayne.spectra import ObservedSpectrum
 
     check_table(out)
