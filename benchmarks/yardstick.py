@@ -46,7 +46,7 @@ def record(name: str, facts: dict[str, Any]) -> None:
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=here, check=False
     ).stdout.strip()
     full = {
-        "command": f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip(),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *(Path(w).name for w in sys.argv[1:])]),
         "commit": commit,
         "hardware": f"{os.cpu_count()} cores {platform.machine()}, jax {jax.__version__} {jax.default_backend()}",
         "yardstick_gflops_2048_float32": round(gflops(), 1),

@@ -101,6 +101,13 @@ def test_constraints_of_any_sign_and_number_are_obeyed(constraints: tuple[str, .
     np.testing.assert_allclose(space.from_cube(cube), design, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("text", ["-0.4 <= a - b <= 0.4", "-0.4 <= b - a <= 0.4", "-0.8 <= 2 a - 2 b <= 0.8"])
+def test_the_whole_cube_is_allowed_whatever_the_sign_of_the_last_label(text: str) -> None:
+    space = LabelSpace((Label("a", 0, 1), Label("b", 0, 1)), (Constraint.parse(text),))
+    assert np.all(space.inside(space.from_cube(np.random.default_rng(0).random((500, 2)))))
+    np.testing.assert_allclose(space.from_cube(np.array([[0.5, 0.0], [0.5, 1.0]]))[:, 1], [0.1, 0.9], atol=1e-12)
+
+
 @settings(deadline=None)
 @given(unit=CUBES)
 def test_scaling_and_unscaling_are_inverse(unit: np.ndarray) -> None:

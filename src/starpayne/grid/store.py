@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from starpayne.errors import GridError, OutputExistsError
 from starpayne.files import remove
+from starpayne.grid.split import SPLITS, Failure, Split
 from starpayne.labels import LabelSpace
 from starpayne.wavelengths import check_medium, check_wavelength
 
@@ -28,44 +29,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MAX_CHUNK = 16
 MISSING, DONE, FAILED = 0, 1, 2
-SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One spectrum that could not be synthesized: its row, its labels and the reason in plain words."""
-
-    row: int
-    labels: Mapping[str, float]
-    reason: str
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which rows train (in the order in which ``--n-train N`` takes them), validate and test."""
-
-    train: tuple[int, ...]
-    validation: tuple[int, ...]
-    test: tuple[int, ...]
-
-    @classmethod
-    def last_rows(cls, n: int, n_validation: int, n_test: int) -> Split:
-        """Test on the last rows, validate on those before them, train on the rest (a Sobol prefix fills the box)."""
-        if n_validation < 0 or n_test < 0 or n_validation + n_test >= n:
-            raise GridError(
-                f"a split with {n_validation} validation and {n_test} test spectra leaves none of {n} to train on"
-            )
-        rows = range(n)
-        n_train = n - n_validation - n_test
-        return cls(tuple(rows[:n_train]), tuple(rows[n_train : n - n_test]), tuple(rows[n - n_test :]))
-
-    def check(self, n: int) -> None:
-        """Raise GridError if a row is named twice or does not exist among n."""
-        rows = np.array([*self.train, *self.validation, *self.test], dtype=np.int64)
-        if len(rows) and (rows.min() < 0 or rows.max() >= n):
-            raise GridError(f"the split names row {rows.max() if rows.max() >= n else rows.min()} of {n} spectra")
-        if len(np.unique(rows)) != len(rows):
-            raise GridError("the split names a row twice: train, validation and test must not overlap")
 
 
 class Grid:
