@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from starpayne import files
-from starpayne.errors import GridError
-from starpayne.files import read_json, remove, replace_folder, write_bytes, write_json
+from starpayne.errors import GridError, OutputExistsError
+from starpayne.files import read_json, remove, remove_output, replace_folder, write_bytes, write_json
 
 
 def test_json_comes_back(tmp_path: Path) -> None:
@@ -69,3 +69,17 @@ def test_removing_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
     remove(tmp_path / "link")
     remove(tmp_path / "never there")
     assert [p.name for p in tmp_path.iterdir()] == ["precious"]
+
+
+def test_overwriting_deletes_only_an_earlier_output(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.tex").write_text("years of work")
+    with pytest.raises(
+        OutputExistsError, match=r"holds neither zarr.json nor emulator.json, so it is no earlier output"
+    ):
+        remove_output(home, "zarr.json", "emulator.json")
+    assert (home / "thesis.tex").exists()
+    (home / "zarr.json").write_text("{}")
+    remove_output(home, "zarr.json", "emulator.json")
+    assert not home.exists()

@@ -187,6 +187,7 @@ def test_too_few_nodes_for_a_cubic_are_refused() -> None:
         ),
         ([5000.0, 5001.0, 5001.0], r"must increase: wavelength\[1\] = 5001.0000 is followed by 5001.0000"),
         ([0.5, 0.6], r"wavelengths start at 0.5: starpayne expects Å. For nm multiply by 10, for µm by 10,000"),
+        ([500.0, 501.0], r"wavelengths start at 500: starpayne expects Å. For nm multiply by 10"),
         ([-5000.0], r"wavelengths start at -5000: starpayne expects Å"),
     ],
 )

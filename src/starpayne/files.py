@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from starpayne.errors import StarpayneError
+from starpayne.errors import OutputExistsError, StarpayneError
 
 MAX_JSON = 64 * 2**20
 
@@ -71,6 +71,20 @@ def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
         path.rename(replaced)
     draft.rename(path)
     remove(replaced)
+
+
+def remove_output(path: Path, *signs: str) -> None:
+    """Delete an earlier output that is to be overwritten: a folder that holds one of the names in ``signs``.
+
+    Raises:
+        OutputExistsError: for anything else; ``--out . --overwrite`` must not delete a home directory.
+    """
+    if path.is_dir() and any(path.iterdir()) and not any((path / sign).exists() for sign in signs):
+        raise OutputExistsError(
+            f"{path} holds neither {' nor '.join(signs)}, so it is no earlier output; "
+            "delete it yourself, or give another path"
+        )
+    remove(path)
 
 
 def remove(path: Path) -> None:

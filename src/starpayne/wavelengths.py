@@ -31,7 +31,7 @@ def check_wavelength(wavelength: ArrayLike) -> np.ndarray:
 
     Raises:
         WavelengthError: if they are traced by JAX, not one-dimensional, empty, not finite, not strictly
-            increasing, or obviously in another unit than Å (below 300).
+            increasing, or obviously in another unit than Å (below 900).
     """
     jax = sys.modules.get("jax")  # a tracer can only exist where JAX has been imported
     if jax is not None and isinstance(wavelength, jax.core.Tracer):
@@ -51,7 +51,7 @@ def check_wavelength(wavelength: ArrayLike) -> np.ndarray:
             f"wavelengths must increase: wavelength[{bad}] = {array[bad]:.4f} is followed by {array[bad + 1]:.4f}; "
             "sort them, or split overlapping orders"
         )
-    if array[0] < 300:
+    if array[0] < 900:
         raise WavelengthError(
             f"wavelengths start at {array[0]:g}: starpayne expects Å. For nm multiply by 10, for µm by 10,000"
         )

@@ -183,9 +183,7 @@ def test_workers_of_a_running_scheduler_can_be_used(design: Design, tmp_path: Pa
 def test_pysme_on_the_farm_equals_pysme_in_this_process(tmp_path: Path, workers: int) -> None:
     from starpayne.synthesis import engine
 
-    design = dataclasses.replace(
-        Design.shipped("demo"), n_spectra=6, n_test=1, n_validation=1, low=5170, high=5175, sampling=100_000.0
-    )
+    design = dataclasses.replace(Design.shipped("demo"), n_spectra=6, n_test=1, n_validation=1, low=5170, high=5173)
     grid = run(design, tmp_path / "grid", workers=workers)
     assert grid.failures == []
     assert grid.physics == ("no_molecules", "lte", "plane_parallel")

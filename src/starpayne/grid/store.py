@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from starpayne.errors import GridError, OutputExistsError
-from starpayne.files import remove
+from starpayne.files import remove, remove_output
 from starpayne.grid.split import SPLITS, Failure, Split
 from starpayne.labels import LabelSpace
 from starpayne.wavelengths import check_medium, check_wavelength
@@ -98,7 +98,7 @@ class Grid:
         if path.exists():
             if not overwrite:
                 raise OutputExistsError(f"{path} exists; give another path, or --overwrite to replace it")
-            remove(path)
+            remove_output(path, "zarr.json")
         attributes = {
             "schema": SCHEMA,
             "kind": "starpayne-grid",

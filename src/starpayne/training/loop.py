@@ -23,7 +23,7 @@ from starpayne import bundle
 from starpayne.emulators import BoundEmulator, Emulator, Payne
 from starpayne.emulators.base import predict_in_chunks
 from starpayne.errors import OutputExistsError, TrainingError
-from starpayne.files import read_json, remove
+from starpayne.files import read_json, remove_output
 from starpayne.training.build import build, channel_scale
 from starpayne.training.checkpoint import STATE, read_arrays, read_facts, write_checkpoint
 from starpayne.training.data import TrainingData
@@ -81,7 +81,7 @@ def train(
     path = Path(path)
     identity = {"recipe": recipe.to_dict(), "data": data.fingerprint}
     if overwrite:
-        remove(path)
+        remove_output(path, bundle.MANIFEST, CHECKPOINT)
     if path.exists():
         finished = _finished(path, identity)
         if finished is not None:
