@@ -275,6 +275,8 @@ def test_long_wavelength_arrays_are_predicted_in_pieces(model: Model) -> None:
 
 
 def test_an_architecture_is_found_by_its_name() -> None:
-    assert sorted(ARCHITECTURES) == ["payne", "transformer"]
-    with pytest.raises(BundleError, match=r"unknown architecture 'cnn'; this starpayne knows payne, transformer"):
+    assert sorted(ARCHITECTURES) == ["convolutional", "gaussian_process", "payne", "polynomial", "transformer"]
+    with pytest.raises(
+        BundleError, match=r"unknown architecture 'cnn'; this starpayne knows payne, transformer, convol"
+    ):
         architecture("cnn")
