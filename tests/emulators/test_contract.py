@@ -25,7 +25,12 @@ def stars(n: int = 7) -> jax.Array:
     return jnp.asarray(toy.labels(n, seed=9), jnp.float32)
 
 
-@pytest.fixture(params=["payne on its pixels", "payne between them", "transformer"])
+@pytest.fixture(
+    params=[
+        "payne on its pixels", "payne between them", "transformer", "convolutional", "polynomial",
+        "gaussian_process", "gaussian_process between pixels",
+    ]
+)  # fmt: skip
 def bound(request: pytest.FixtureRequest):
     model = request.getfixturevalue(f"{request.param.split()[0]}_model")
     return model.emulator.on(OFF_PIXELS if "between" in request.param else None)
