@@ -68,7 +68,25 @@ def transformer_model(tmp_path_factory: pytest.TempPathFactory):
     return toy.train_model("transformer", tmp_path_factory.mktemp("models") / "transformer.model")
 
 
-@pytest.fixture(params=["payne", "transformer"])
+@pytest.fixture(scope="session")
+def convolutional_model(tmp_path_factory: pytest.TempPathFactory):
+    """A small convolutional emulator trained for a moment on the toy grid."""
+    return toy.train_model("convolutional", tmp_path_factory.mktemp("models") / "convolutional.model")
+
+
+@pytest.fixture(scope="session")
+def polynomial_model(tmp_path_factory: pytest.TempPathFactory):
+    """A quadratic polynomial fitted to the toy grid."""
+    return toy.train_model("polynomial", tmp_path_factory.mktemp("models") / "polynomial.model")
+
+
+@pytest.fixture(scope="session")
+def gaussian_process_model(tmp_path_factory: pytest.TempPathFactory):
+    """A Gaussian process on the toy grid."""
+    return toy.train_model("gaussian_process", tmp_path_factory.mktemp("models") / "gaussian_process.model")
+
+
+@pytest.fixture(params=["payne", "transformer", "convolutional", "polynomial", "gaussian_process"])
 def model(request: pytest.FixtureRequest):
     """Each of the trained toy models in turn."""
     return request.getfixturevalue(f"{request.param}_model")

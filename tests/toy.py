@@ -18,7 +18,16 @@ from starpayne import bundle
 from starpayne.emulators import SpectralDomain
 from starpayne.grid import Grid, Split
 from starpayne.labels import Constraint, Label, LabelSpace
-from starpayne.training import PayneArchitecture, Recipe, TrainingData, TransformerArchitecture, train
+from starpayne.training import (
+    ConvolutionalArchitecture,
+    GaussianProcessArchitecture,
+    PayneArchitecture,
+    PolynomialArchitecture,
+    Recipe,
+    TrainingData,
+    TransformerArchitecture,
+    train,
+)
 from starpayne.wavelengths import log_grid
 
 SPACE = LabelSpace(
@@ -34,7 +43,14 @@ SPACE = LabelSpace(
 WAVELENGTH = log_grid(5000.0, 5010.0, 20000.0)
 PHYSICS = ("no_molecules", "plane_parallel")
 SPLIT = Split.last_rows(60, 10, 10)
-SIZES = {"payne": PayneArchitecture((16, 16)), "transformer": TransformerArchitecture(8, 1, 4, 4)}
+SIZES = {
+    "payne": PayneArchitecture((16, 16)),
+    "transformer": TransformerArchitecture(8, 1, 4, 4),
+    "convolutional": ConvolutionalArchitecture((16, 16), 8, "gelu"),
+    "polynomial": PolynomialArchitecture(2),
+    # With less noise the weights of forty spectra of so smooth a toy cancel to more digits than float32 has.
+    "gaussian_process": GaussianProcessArchitecture(least_noise=1e-2),
+}
 
 
 def unchecked(function: Callable) -> Callable:
@@ -110,7 +126,9 @@ def data(channels: tuple[str, ...] = ("flux",), **changes: Any) -> TrainingData:
 
 
 def recipe(emulator: str, **changes: Any) -> Recipe:
-    """A recipe that takes a second: calls of 30 steps, a validation after every second one."""
+    """A recipe that takes a second: calls of 30 steps, a validation after every second one; or a closed form."""
+    if emulator in ("polynomial", "gaussian_process"):
+        return Recipe(architecture=SIZES[emulator], **changes)
     settings: dict[str, Any] = {
         "steps": 180, "validate_every": 60, "batch_spectra": 16, "learning_rate": 5e-3, "ema": 0.9,
         "batch_wavelengths": 24, **changes,

@@ -25,7 +25,12 @@ def stars(n: int = 7) -> jax.Array:
     return jnp.asarray(toy.labels(n, seed=9), jnp.float32)
 
 
-@pytest.fixture(params=["payne on its pixels", "payne between them", "transformer"])
+@pytest.fixture(
+    params=[
+        "payne on its pixels", "payne between them", "transformer", "convolutional", "polynomial",
+        "gaussian_process", "gaussian_process between pixels",
+    ]
+)  # fmt: skip
 def bound(request: pytest.FixtureRequest):
     model = request.getfixturevalue(f"{request.param.split()[0]}_model")
     return model.emulator.on(OFF_PIXELS if "between" in request.param else None)
@@ -275,6 +280,8 @@ def test_long_wavelength_arrays_are_predicted_in_pieces(model: Model) -> None:
 
 
 def test_an_architecture_is_found_by_its_name() -> None:
-    assert sorted(ARCHITECTURES) == ["payne", "transformer"]
-    with pytest.raises(BundleError, match=r"unknown architecture 'cnn'; this starpayne knows payne, transformer"):
+    assert sorted(ARCHITECTURES) == ["convolutional", "gaussian_process", "payne", "polynomial", "transformer"]
+    with pytest.raises(
+        BundleError, match=r"unknown architecture 'cnn'; this starpayne knows payne, transformer, convol"
+    ):
         architecture("cnn")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import toy
 
-from starpayne.bundle import named_arrays
+from starpayne.bundle import Model, load, named_arrays, save
 from starpayne.emulators import Payne, SpectralDomain
 from starpayne.errors import RecipeError, WavelengthError
 
@@ -110,12 +110,45 @@ def test_only_hidden_matrices_are_named_as_such() -> None:
     [
         ({"activation": "relu"}, RecipeError, r"activation 'relu' is not known; choose one of leaky_relu, gelu, silu"),
         ({"hidden": (16, 0)}, RecipeError, r"every layer needs at least one unit, got hidden = \(16, 0\)"),
+        (
+            {"hidden": (16, 8), "residual": True},
+            RecipeError,
+            r"residual connections need hidden layers of one width, got hidden = \(16, 8\)",
+        ),
         ({"wavelength": toy.WAVELENGTH[::-1]}, WavelengthError, r"wavelengths must increase"),
     ],
 )
 def test_an_impossible_network_is_refused(changes, error, text: str) -> None:
     with pytest.raises(error, match=text):
         payne(**changes)
+
+
+def test_residual_layers_are_added_to_what_enters_them() -> None:
+    emulator = payne(hidden=(12, 12, 12), residual=True, activation="silu")
+    weights = [np.asarray(w, np.float64) for w in emulator.weights]
+    biases = [np.asarray(b, np.float64) for b in emulator.biases]
+
+    def normalised(x: np.ndarray) -> np.ndarray:
+        x = x / np.sqrt(np.mean(x**2) + 1e-6)
+        return x / (1 + np.exp(-x))
+
+    stream = (toy.SPACE.scale(CENTRE) - 0.5) @ weights[0] + biases[0]
+    for w, b in zip(weights[1:-1], biases[1:-1], strict=True):
+        stream = stream + normalised(stream) @ w + b
+    expected = normalised(stream) @ weights[-1] + biases[-1]
+    np.testing.assert_allclose(emulator.predict(CENTRE).flux, expected, rtol=0, atol=2e-6)
+
+
+def test_residual_layers_survive_a_bundle(tmp_path) -> None:
+    emulator = payne(hidden=(12, 12), residual=True)
+    again = load(save(Model(emulator), tmp_path / "m")).emulator
+    np.testing.assert_array_equal(again.predict(CENTRE).flux, emulator.predict(CENTRE).flux)
+    assert again.config["residual"] is True
+
+
+def test_a_model_from_before_residual_connections_is_still_read() -> None:
+    config = {"hidden": [4], "activation": "gelu", "wavelength": toy.WAVELENGTH.tolist()}
+    assert Payne.skeleton(toy.SPACE, toy.domain(), ("flux",), config).residual is False
 
 
 def test_a_subset_of_pixels_is_refused() -> None:

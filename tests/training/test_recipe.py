@@ -9,7 +9,15 @@ import pytest
 import toy
 
 from starpayne.errors import RecipeError
-from starpayne.training import PayneArchitecture, Recipe, TransformerArchitecture, presets
+from starpayne.training import (
+    ConvolutionalArchitecture,
+    GaussianProcessArchitecture,
+    PayneArchitecture,
+    PolynomialArchitecture,
+    Recipe,
+    TransformerArchitecture,
+    presets,
+)
 
 TRANSFORMER = Recipe(
     architecture=TransformerArchitecture(32, 2, 8, 16, (1e-6, 10.0)),
@@ -27,7 +35,18 @@ def to_toml(recipe: Recipe) -> str:
     return "\n".join([*lines, "[architecture]", *(f"{name} = {json.dumps(v)}" for name, v in architecture.items())])
 
 
-@pytest.mark.parametrize("recipe", [TRANSFORMER, Recipe(), Recipe(architecture=TransformerArchitecture())])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        TRANSFORMER,
+        Recipe(),
+        Recipe(architecture=TransformerArchitecture()),
+        Recipe(architecture=ConvolutionalArchitecture((8,), 4)),
+        Recipe(architecture=PolynomialArchitecture(3, 0.5), output="raw", seed=2),
+        Recipe(architecture=PolynomialArchitecture()),
+        Recipe(architecture=GaussianProcessArchitecture("squared_exponential", 1e-4)),
+    ],
+)
 def test_a_recipe_survives_toml_and_json(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(to_toml(recipe))
     assert Recipe.from_toml(tmp_path / "r.toml") == recipe
@@ -46,7 +65,7 @@ def test_what_is_left_out_has_its_default() -> None:
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_is_a_recipe(name: str) -> None:
     recipe = Recipe.preset(name)
-    assert recipe.emulator == name.split("_")[0]
+    assert name.startswith(recipe.emulator)
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 
@@ -57,6 +76,13 @@ def test_the_presets_that_the_documentation_names_are_there() -> None:
     assert (published.output, published.optimizer, published.learning_rate) == ("raw", "radam", 1e-4)
     with pytest.raises(RecipeError, match=r"no recipe is called 'cannon'; there are .*payne"):
         Recipe.preset("cannon")
+
+
+def test_a_recipe_in_closed_form_has_no_settings_of_an_optimizer() -> None:
+    recipe = Recipe.preset("polynomial2")
+    assert recipe.closed_form
+    assert not TRANSFORMER.closed_form
+    assert set(recipe.to_dict()) == {"emulator", "architecture", "channels", "output", "seed"}
 
 
 def test_a_changed_copy_leaves_the_original_alone() -> None:
@@ -78,8 +104,23 @@ def test_a_changed_copy_leaves_the_original_alone() -> None:
             {"emulator": "transformer", "architecture": {"widht": 3}},
             r"^unknown architecture setting 'widht'; did you mean 'width'\? \(settings: width, depth, tokens,",
         ),
-        ({"architecture": {"width": 3}}, r"^unknown architecture setting 'width' \(settings: hidden, activation\)$"),
-        ({"emulator": "cnn"}, r"^emulator = 'cnn' is not known; choose one of payne, transformer$"),
+        (
+            {"architecture": {"width": 3}},
+            r"^unknown architecture setting 'width' \(settings: hidden, activation, residual\)$",
+        ),
+        (
+            {"emulator": "cnn"},
+            r"^emulator = 'cnn' is not known; choose one of payne, transformer, convolutional, polynomial, gau",
+        ),
+        (
+            {"emulator": "polynomial", "steps": 10},
+            r"^steps does not apply to a polynomial, which is solved in closed form; its settings are architecture, ch",
+        ),
+        ({"emulator": "polynomial", "architecture": {"degree": 0}}, r"^degree = 0 is outside the range 1 to 20$"),
+        (
+            {"emulator": "gaussian_process", "architecture": {"kernel": "rbf"}},
+            r"^kernel = 'rbf' is not known; choose one of matern52, squared_exponential$",
+        ),
         ({"steps": 0}, r"^steps = 0 is outside the range 1 to 1000000000$"),
         ({"warmup": 1.5}, r"^warmup = 1.5 is outside the range 0.0 to 1.0$"),
         ({"ema": 1.0}, r"^ema = 1.0 is outside the range 0.0 to 0.999999$"),

@@ -195,6 +195,24 @@ def test_a_finished_training_is_returned_at_once(payne_model: bundle.Model, tmp_
     assert toy.same_weights(again, payne_model)
 
 
+@pytest.mark.parametrize("emulator", ["polynomial", "gaussian_process"])
+def test_a_closed_form_is_solved_once_and_then_returned(
+    emulator: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch
+) -> None:
+    model = request.getfixturevalue(f"{emulator}_model")
+    seen: list[tuple[int, int, Report]] = []
+    solved = train(toy.data(), toy.recipe(emulator), tmp_path / "m", progress=lambda *a: seen.append(a))
+    assert toy.same_weights(solved, model)
+    assert seen[-1] == (1, 1, {"validation_mae": model.validation["mae"]})
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == sorted([bundle.MANIFEST, bundle.WEIGHTS])
+    monkeypatch.setattr(loop, "solve_and_save", lambda *_: pytest.fail("it was solved again"))
+    assert toy.same_weights(train(toy.data(), toy.recipe(emulator), tmp_path / "m"), model)
+    assert model.training["parameters"] > 0
+    assert model.training["seconds"] > 0
+    with pytest.raises(OutputExistsError, match=r"another recipe, grid or split"):
+        train(toy.data(), toy.recipe(emulator, seed=1), tmp_path / "m")
+
+
 def unfinished(path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(toy.data(), toy.recipe("payne"), path, progress=interrupt_at(30))

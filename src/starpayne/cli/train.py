@@ -19,7 +19,8 @@ def train(
     grid: Annotated[Path, typer.Argument(metavar="GRID", help="Grid folder.")],
     out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Model folder to make, or to go on with.")],
     emulator: Annotated[
-        str | None, typer.Option(help="payne or transformer, with the recipe that ships for it.")
+        str | None,
+        typer.Option(help="payne, transformer, convolutional or gaussian_process, with the recipe that ships for it."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="A recipe that ships, or a TOML file, instead.")

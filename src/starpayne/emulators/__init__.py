@@ -1,11 +1,16 @@
 """Emulators: labels and wavelength → normalised flux, behind one contract."""
 
 from starpayne.emulators.base import CHANNELS, BoundEmulator, Emulator, Prediction, SpectralDomain, flags_for
+from starpayne.emulators.convolutional import Convolutional
+from starpayne.emulators.gaussian_process import GaussianProcess
 from starpayne.emulators.payne import Payne
+from starpayne.emulators.polynomial import Polynomial
 from starpayne.emulators.transformer import TransformerPayne
 from starpayne.errors import BundleError
 
-ARCHITECTURES: dict[str, type[Emulator]] = {cls.architecture: cls for cls in (Payne, TransformerPayne)}
+ARCHITECTURES: dict[str, type[Emulator]] = {
+    cls.architecture: cls for cls in (Payne, TransformerPayne, Convolutional, Polynomial, GaussianProcess)
+}
 
 
 def architecture(name: str) -> type[Emulator]:
@@ -19,8 +24,11 @@ __all__ = [
     "ARCHITECTURES",
     "CHANNELS",
     "BoundEmulator",
+    "Convolutional",
     "Emulator",
+    "GaussianProcess",
     "Payne",
+    "Polynomial",
     "Prediction",
     "SpectralDomain",
     "TransformerPayne",

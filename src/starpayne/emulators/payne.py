@@ -1,6 +1,7 @@
 """The Payne: a fully connected network from labels to the pixels of a fixed wavelength grid.
 
-Ting et al. 2019, ApJ 879, 69 (code: tingyuansen/The_Payne), and its modern form with other widths and activations.
+Ting et al. 2019, ApJ 879, 69 (code: tingyuansen/The_Payne), and its modern form with other widths and activations
+and, where asked for, with residual connections (pre-activation, He et al. 2016, arXiv:1603.05027).
 """
 
 from __future__ import annotations
@@ -12,22 +13,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from starpayne.emulators.base import BoundEmulator, Emulator, HostArray, SpectralDomain
+from starpayne.emulators.base import HostArray, SpectralDomain
+from starpayne.emulators.fixed_grid import FixedGridEmulator
+from starpayne.emulators.layers import ACTIVATIONS, check_activation, rms_norm
 from starpayne.errors import RecipeError
 from starpayne.labels import LabelSpace
-from starpayne.wavelengths import check_wavelength, lagrange_weights
-
-ACTIVATIONS = {
-    # The slope that the published code uses.
-    "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.01),
-    "gelu": jax.nn.gelu,
-    "silu": jax.nn.silu,
-}
+from starpayne.wavelengths import check_wavelength
 
 
-class Payne(Emulator):
+class Payne(FixedGridEmulator):
     """A fully connected network on fixed wavelengths.
 
     Args:
@@ -35,6 +31,7 @@ class Payne(Emulator):
         center, width: (channels, pixels); the output is ``center + width * network``.
         wavelength: the pixels, Å, in ``domain.medium``.
         activation: "leaky_relu", "gelu" or "silu".
+        residual: whether every hidden layer after the first is added to what enters it.
 
     Example:
         ``Payne.initialise(space, domain, ("flux",), wavelength, hidden=(300, 300), activation="leaky_relu", key=key)``
@@ -49,6 +46,7 @@ class Payne(Emulator):
     channels: tuple[str, ...] = eqx.field(static=True)
     wavelength: HostArray = eqx.field(static=True)
     activation: str = eqx.field(static=True)
+    residual: bool = eqx.field(static=True)
     architecture: ClassVar[str] = "payne"
 
     @classmethod
@@ -61,16 +59,18 @@ class Payne(Emulator):
         *,
         hidden: tuple[int, ...],
         activation: str,
+        residual: bool = False,
         key: PRNGKeyArray,
     ) -> Payne:
         """Draw fresh weights (uniform in ±1/sqrt(fan-in), the default of the published code's framework)."""
-        if activation not in ACTIVATIONS:
-            raise RecipeError(f"activation {activation!r} is not known; choose one of {', '.join(ACTIVATIONS)}")
+        check_activation(activation)
         wavelength = check_wavelength(wavelength)
         pixels = len(wavelength)
         sizes = (len(space), *hidden, len(channels) * pixels)
         if min(sizes) < 1:
             raise RecipeError(f"every layer needs at least one unit, got hidden = {hidden}")
+        if residual and len(set(hidden)) != 1:
+            raise RecipeError(f"residual connections need hidden layers of one width, got hidden = {hidden}")
         weights, biases = [], []
         for n_in, n_out, layer_key in zip(sizes[:-1], sizes[1:], jax.random.split(key, len(sizes) - 1), strict=True):
             limit = 1 / np.sqrt(n_in)
@@ -81,7 +81,7 @@ class Payne(Emulator):
         return cls(
             weights=tuple(weights), biases=tuple(biases), center=jnp.zeros(shape), width=jnp.ones(shape),
             space=space, domain=domain, channels=tuple(channels), wavelength=HostArray(wavelength),
-            activation=activation,
+            activation=activation, residual=residual,
         )  # fmt: skip
 
     @classmethod
@@ -90,7 +90,8 @@ class Payne(Emulator):
     ) -> Payne:
         return cls.initialise(
             space, domain, channels, np.asarray(config["wavelength"], np.float64),
-            hidden=tuple(config["hidden"]), activation=config["activation"], key=jax.random.key(0),
+            hidden=tuple(config["hidden"]), activation=config["activation"],
+            residual=bool(config.get("residual", False)), key=jax.random.key(0),
         )  # fmt: skip
 
     @property
@@ -98,58 +99,32 @@ class Payne(Emulator):
         return {
             "hidden": [int(b.shape[0]) for b in self.biases[:-1]],
             "activation": self.activation,
+            "residual": self.residual,
             "wavelength": self.wavelength.values.tolist(),
         }
-
-    @property
-    def native_wavelength(self) -> np.ndarray:
-        return self.wavelength.values
 
     def matrix_axes(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         return {f"weights.{i}": ((0,), (1,)) for i in range(1, len(self.weights) - 1)}
 
-    def bind(self, wavelength: np.ndarray) -> BoundPayne:
-        pixels = self.wavelength.values
-        if np.array_equal(wavelength, pixels):
-            return BoundPayne(emulator=self, wavelength=HostArray(wavelength), indices=None, weights=None)
-        indices, weights = lagrange_weights(pixels, wavelength)
-        return BoundPayne(
-            emulator=self,
-            wavelength=HostArray(wavelength),
-            indices=jnp.asarray(indices),
-            weights=jnp.asarray(weights, jnp.float32),
-        )
+    @property
+    def floats_within(self) -> int:
+        return 3 * max(b.shape[0] for b in self.biases)
 
     def pixels(self, labels: Float[Array, " labels"]) -> Float[Array, "channels pixels"]:
-        """Return all channels on the network's own pixels."""
         hidden = self.space.scale(jnp.asarray(labels, jnp.float32)) - 0.5
-        activation = ACTIVATIONS[self.activation]
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = activation(hidden @ weight + bias)
+        hidden = self._residual_layers(hidden) if self.residual else self._plain_layers(hidden)
         output = hidden @ self.weights[-1] + self.biases[-1]
         return self.center + self.width * output.reshape(self.center.shape)
 
+    def _plain_layers(self, hidden: Float[Array, " labels"]) -> Float[Array, " units"]:
+        activation = ACTIVATIONS[self.activation]
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = activation(hidden @ weight + bias)
+        return hidden
 
-class BoundPayne(BoundEmulator):
-    """A Payne on given wavelengths: its own pixels, or cubic interpolation between them."""
-
-    emulator: Payne
-    wavelength: HostArray = eqx.field(static=True)
-    indices: Int[Array, "wavelengths 4"] | None
-    weights: Float[Array, "wavelengths 4"] | None
-
-    def outputs(self, labels: Float[Array, " labels"]) -> Float[Array, "channels wavelengths"]:
-        values = self.emulator.pixels(labels)
-        if self.indices is None or self.weights is None:
-            return values
-        return jnp.sum(values[:, self.indices] * self.weights, axis=-1)
-
-    def at(self, emulator: Emulator, columns: Int[Array, " subset"] | None = None) -> BoundPayne:
-        if columns is not None:
-            raise RecipeError("a Payne computes all its pixels at once; batch_wavelengths does not apply to it")
-        return eqx.tree_at(lambda b: b.emulator, self, emulator)
-
-    @property
-    def floats_per_spectrum(self) -> int:
-        widest = max(b.shape[0] for b in self.emulator.biases)
-        return 3 * widest + 6 * len(self.wavelength)
+    def _residual_layers(self, hidden: Float[Array, " labels"]) -> Float[Array, " units"]:
+        activation = ACTIVATIONS[self.activation]
+        stream = hidden @ self.weights[0] + self.biases[0]
+        for weight, bias in zip(self.weights[1:-1], self.biases[1:-1], strict=True):
+            stream = stream + activation(rms_norm(stream)) @ weight + bias
+        return activation(rms_norm(stream))

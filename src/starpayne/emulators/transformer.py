@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from starpayne.emulators.base import BoundEmulator, Emulator, HostArray, SpectralDomain
+from starpayne.emulators.layers import rms_norm
 from starpayne.errors import RecipeError
 from starpayne.labels import LabelSpace
 from starpayne.wavelengths import log_grid, phases
@@ -204,11 +205,6 @@ def run_blocks(
         stream = stream + branch * attend(rms_norm(stream), i)
         stream = stream + branch * (jax.nn.gelu(rms_norm(stream) @ block.up[i]) @ block.down[i])
     return stream
-
-
-def rms_norm(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
-    """Scale the last axis to unit root mean square."""
-    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
 
 
 class BoundTransformerPayne(BoundEmulator):

@@ -1,7 +1,24 @@
 """Training: a grid and a recipe → a model folder."""
 
+from starpayne.training.architectures import (
+    ConvolutionalArchitecture,
+    GaussianProcessArchitecture,
+    PayneArchitecture,
+    PolynomialArchitecture,
+    TransformerArchitecture,
+)
 from starpayne.training.data import TrainingData
 from starpayne.training.loop import train
-from starpayne.training.recipe import PayneArchitecture, Recipe, TransformerArchitecture, presets
+from starpayne.training.recipe import Recipe, presets
 
-__all__ = ["PayneArchitecture", "Recipe", "TrainingData", "TransformerArchitecture", "presets", "train"]
+__all__ = [
+    "ConvolutionalArchitecture",
+    "GaussianProcessArchitecture",
+    "PayneArchitecture",
+    "PolynomialArchitecture",
+    "Recipe",
+    "TrainingData",
+    "TransformerArchitecture",
+    "presets",
+    "train",
+]

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from starpayne.emulators import Emulator, Payne, TransformerPayne
+from starpayne.emulators import Convolutional, Emulator, Payne, TransformerPayne
+from starpayne.training.architectures import ConvolutionalArchitecture, PayneArchitecture, TransformerArchitecture
 from starpayne.training.data import TrainingData
-from starpayne.training.recipe import PayneArchitecture, Recipe
+from starpayne.training.recipe import Recipe
 
 SHORTEST_PERIOD = 3.0
 LONGEST_PERIOD = 4.0
@@ -22,24 +23,36 @@ def build(data: TrainingData, recipe: Recipe) -> Emulator:
     if isinstance(settings, PayneArchitecture):
         emulator = Payne.initialise(
             data.space, data.domain, data.channels, data.wavelength,
-            hidden=settings.hidden, activation=settings.activation, key=key,
+            hidden=settings.hidden, activation=settings.activation, residual=settings.residual, key=key,
         )  # fmt: skip
-    else:
+    elif isinstance(settings, ConvolutionalArchitecture):
+        emulator = Convolutional.initialise(
+            data.space, data.domain, data.channels, data.wavelength,
+            hidden=settings.hidden, filters=settings.filters, activation=settings.activation, key=key,
+        )  # fmt: skip
+    elif isinstance(settings, TransformerArchitecture):
         emulator = TransformerPayne.initialise(
             data.space, data.domain, data.channels, width=settings.width, depth=settings.depth,
             tokens=settings.tokens, head_width=settings.head_width,
             periods=settings.periods or fitted_periods(data.wavelength), key=key,
         )  # fmt: skip
+    else:
+        raise TypeError(f"a {recipe.emulator} has no weights to train: it is solved in closed form")
+    scaling = output_scaling(data, recipe, per_pixel=emulator.center.shape[1] > 1)
+    return eqx.tree_at(lambda e: (e.center, e.width), emulator, tuple(jnp.asarray(x, jnp.float32) for x in scaling))
+
+
+def output_scaling(data: TrainingData, recipe: Recipe, per_pixel: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Return the float64 center and width, (channels, pixels) or (channels, 1), that the recipe's output asks for."""
+    axes = 0 if per_pixel else (0, 2)
+    shape = (len(data.channels), -1)
+    center = np.asarray(np.mean(data.targets, axis=axes, dtype=np.float64)).reshape(shape)
+    width = np.asarray(np.std(data.targets, axis=axes, dtype=np.float64)).reshape(shape)
     if recipe.output == "raw":
-        return emulator
-    # Per pixel where the network has pixels; else one number per channel.
-    axes = 0 if emulator.center.shape[1] > 1 else (0, 2)
-    center = np.mean(data.targets, axis=axes, dtype=np.float64).reshape(emulator.center.shape)
-    width = np.std(data.targets, axis=axes, dtype=np.float64).reshape(emulator.width.shape)
+        return np.zeros_like(center), np.ones_like(width)
     # A pixel that never changes in the training set must not lock the network there.
-    width = np.maximum(width, 0.1 * np.mean(width, axis=1, keepdims=True) + 1e-6)
-    scaling = jnp.asarray(center, jnp.float32), jnp.asarray(width, jnp.float32)
-    return eqx.tree_at(lambda e: (e.center, e.width), emulator, scaling)
+    least = 0.1 * np.mean(width, axis=1, keepdims=True) + 1e-6
+    return center, np.maximum(width, least)
 
 
 def fitted_periods(wavelength: np.ndarray) -> tuple[float, float]:

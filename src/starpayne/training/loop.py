@@ -20,15 +20,18 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from starpayne import bundle
-from starpayne.emulators import BoundEmulator, Emulator, Payne
+from starpayne.emulators import BoundEmulator, Emulator
 from starpayne.emulators.base import predict_in_chunks
+from starpayne.emulators.fixed_grid import FixedGridEmulator
 from starpayne.errors import OutputExistsError, TrainingError
 from starpayne.files import read_json, remove_output
 from starpayne.training.build import build, channel_scale
 from starpayne.training.checkpoint import STATE, read_arrays, read_facts, write_checkpoint
+from starpayne.training.closed_form import solve_and_save
 from starpayne.training.data import TrainingData
 from starpayne.training.optimizer import loss_of, make_optimizer, trainable
 from starpayne.training.recipe import Recipe
+from starpayne.training.result import validated_model
 
 CHECKPOINT = "checkpoint"
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -68,7 +71,8 @@ def train(
 
     Args:
         data: from :meth:`TrainingData.from_grid`.
-        recipe: the settings; its channels must be those of the data.
+        recipe: the settings; its channels must be those of the data. A polynomial or a Gaussian process is solved in
+            closed form (and starts afresh after an interruption).
         path: model folder to make. While training goes on it holds ``checkpoint/``. If the same training is already
             finished there, its model is returned.
         progress: called as ``progress(step, steps, {"loss": …, "validation_mae": …})``.
@@ -86,10 +90,20 @@ def train(
         finished = _finished(path, identity)
         if finished is not None:
             if progress is not None:
-                progress(recipe.steps, recipe.steps, {"validation_mae": finished.validation["mae"]})
+                total = 1 if recipe.closed_form else recipe.steps
+                progress(total, total, {"validation_mae": finished.validation["mae"]})
             return finished
     if recipe.channels != data.channels:
         raise TrainingError(f"the recipe's channels {recipe.channels} are not those of the data, {data.channels}")
+    if recipe.closed_form:
+        return solve_and_save(data, recipe, path, identity, progress)
+    return _iterate(data, recipe, path, identity, progress)
+
+
+def _iterate(
+    data: TrainingData, recipe: Recipe, path: Path, identity: Mapping[str, Any], progress: Progress | None
+) -> bundle.Model:
+    """Train by gradients, from the checkpoint if there is one."""
     emulator = build(data, recipe)
     run = _Run(data, recipe, emulator)
     position, seconds = Position(0, run.initial, []), 0.0
@@ -165,7 +179,7 @@ class _Run:
         self.initial = State(weights, weights, self.optimizer.init(weights), weights, jnp.asarray(jnp.inf))
         self.batch = min(recipe.batch_spectra, len(data.labels))
         n_wavelength = len(data.wavelength)
-        any_wavelength = not isinstance(emulator, Payne)
+        any_wavelength = not isinstance(emulator, FixedGridEmulator)
         self.subset = recipe.batch_wavelengths if any_wavelength and recipe.batch_wavelengths < n_wavelength else 0
         self.bound = emulator.bind(data.wavelength)
         # A call ends at every validation, and at least every 50 steps for progress, checkpoints and Ctrl-C.
@@ -229,25 +243,8 @@ class _Run:
         """Return the model of the best weights, validated in full."""
         emulator = eqx.combine(position.state.best, self.fixed)
         predicted = predict_in_chunks(emulator, self.data.validation_labels, self.data.wavelength)[:, 0]
-        residual = predicted - self.data.validation_targets[:, 0]
-        return bundle.Model(
-            emulator=emulator,
-            residuals=bundle.Residuals.from_validation(self.data.wavelength, residual),
-            training={
-                "identity": dict(identity),
-                "split": dict(self.data.split),
-                "source": dict(self.data.source),
-                "history": position.history,
-                "seconds": seconds,
-                "hardware": jax.devices()[0].device_kind,
-                "parameters": sum(x.size for x in jax.tree_util.tree_leaves(position.state.best)),
-            },
-            validation={
-                "mae": float(np.mean(np.abs(residual))),
-                "rmse": float(np.sqrt(np.mean(residual**2))),
-                "n_spectra": len(residual),
-            },
-        )
+        facts = {"history": position.history, "seconds": seconds}
+        return validated_model(emulator, self.data, predicted, {"identity": dict(identity), **facts})
 
 
 @eqx.filter_jit

@@ -13,64 +13,29 @@ from typing import Any, Literal, get_args
 
 from starpayne.emulators import CHANNELS
 from starpayne.errors import RecipeError
+from starpayne.training.architectures import (
+    ARCHITECTURE_SETTINGS,
+    Architecture,
+    ClosedFormArchitecture,
+    PayneArchitecture,
+    check_number,
+)
 
 Optimizer = Literal["adamw", "radam", "muon"]
 Schedule = Literal["cosine", "constant", "linear"]
 Loss = Literal["l1", "l2", "huber"]
 Output = Literal["raw", "standardised"]
 
-
-@dataclass(frozen=True)
-class PayneArchitecture:
-    """A fully connected network.
-
-    Args:
-        hidden: units of each hidden layer.
-        activation: "leaky_relu" (as published), "gelu" or "silu".
-    """
-
-    hidden: tuple[int, ...] = (300, 300)
-    activation: str = "gelu"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        for units in self.hidden:
-            _check_number("hidden", units, 1, 10**6, whole=True)
-
-
-@dataclass(frozen=True)
-class TransformerArchitecture:
-    """A TransformerPayne (arXiv:2407.05751).
-
-    Args:
-        width: d, a multiple of ``head_width``.
-        depth: blocks L.
-        tokens: label tokens T.
-        head_width: width of an attention head.
-        periods: shortest and longest period of the wavelength encoding in log10(λ/Å); None fits them to the grid
-            (three pixels to four times its range), which leaves no encoding width unused on a short window.
-            The published range is (1e-6, 10).
-    """
-
-    width: int = 64
-    depth: int = 4
-    tokens: int = 16
-    head_width: int = 32
-    periods: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        for name, most in (("width", 2**14), ("depth", 2**10), ("tokens", 2**12), ("head_width", 2**14)):
-            _check_number(name, getattr(self, name), 1, most, whole=True)
-        if self.periods is not None:
-            object.__setattr__(self, "periods", tuple(self.periods))
-
-
-ARCHITECTURE_SETTINGS = {"payne": PayneArchitecture, "transformer": TransformerArchitecture}
+CLOSED_FORM_SETTINGS = ("architecture", "channels", "output", "seed")
+"""The settings that an emulator in closed form has; all others belong to training by gradients."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How to train one emulator.
+
+    An emulator in closed form (polynomial, Gaussian process) takes ``architecture``, ``channels``, ``output`` and
+    ``seed`` only; the other settings must be left at their defaults.
 
     Args:
         architecture: sizes of the network; its class names the emulator.
@@ -96,7 +61,7 @@ class Recipe:
         100
     """
 
-    architecture: PayneArchitecture | TransformerArchitecture = field(default_factory=PayneArchitecture)
+    architecture: Architecture = field(default_factory=PayneArchitecture)
     channels: tuple[str, ...] = ("flux",)
     output: Output = "standardised"
     loss: Loss = "l1"
@@ -131,14 +96,26 @@ class Recipe:
             ("ema", 0.0, 0.999999), ("steps", 1, 10**9), ("batch_spectra", 1, 10**6),
             ("batch_wavelengths", 0, 10**7), ("validate_every", 1, 10**9), ("seed", 0, 2**31 - 1),
         ):  # fmt: skip
-            _check_number(name, getattr(self, name), low, high, whole=isinstance(getattr(Recipe, name), int))
+            check_number(name, getattr(self, name), low, high, whole=isinstance(getattr(Recipe, name), int))
         if self.channels not in (("flux",), CHANNELS):
             raise RecipeError(f"channels = {self.channels}: choose ['flux'] or ['flux', 'log10_continuum']")
+        if self.closed_form:
+            for setting in dataclasses.fields(self):
+                if setting.name not in CLOSED_FORM_SETTINGS and getattr(self, setting.name) != setting.default:
+                    raise RecipeError(
+                        f"{setting.name} does not apply to a {self.emulator}, which is solved in closed form; "
+                        f"its settings are {', '.join(CLOSED_FORM_SETTINGS)}"
+                    )
 
     @property
     def emulator(self) -> str:
-        """Name of the architecture: "payne" or "transformer"."""
+        """Name of the architecture, as in ``ARCHITECTURE_SETTINGS``."""
         return next(n for n, cls in ARCHITECTURE_SETTINGS.items() if type(self.architecture) is cls)
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the emulator is solved for, rather than trained step by step."""
+        return isinstance(self.architecture, ClosedFormArchitecture)
 
     def replace(self, **changes: Any) -> Recipe:
         """Return a copy with other values; ``architecture`` may be given as a mapping of changes."""
@@ -153,6 +130,8 @@ class Recipe:
         """Return plain JSON data; ``from_dict`` reads it back."""
         data = _lists(asdict(self))
         architecture = {k: v for k, v in _lists(data.pop("architecture")).items() if v is not None}
+        if self.closed_form:
+            data = {k: v for k, v in data.items() if k in CLOSED_FORM_SETTINGS}
         return {"emulator": self.emulator, **data, "architecture": architecture}
 
     @classmethod
@@ -200,13 +179,6 @@ def presets() -> list[str]:
     """Return the names of the recipes that ship with the package."""
     folder = resources.files("starpayne.training") / "recipes"
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
-
-
-def _check_number(name: str, value: Any, low: float, high: float, whole: bool) -> None:
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise RecipeError(f"{name} = {value!r} is not a {'whole ' if whole else ''}number")
-    if not low <= value <= high:
-        raise RecipeError(f"{name} = {value} is outside the range {low} to {high}")
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
