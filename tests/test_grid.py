@@ -225,7 +225,10 @@ def attributes(**changes) -> Callable[[Path], None]:
         (halve("flux/zarr.json"), r"is damaged: its description cannot be used"),
         (delete("flux/zarr.json"), r"is damaged: the variable 'flux' is missing"),
         (halve("flux/c/1/0"), r"is damaged: flux cannot be read"),
-        (delete("flux/c/1/0"), r"is damaged: flux of finished rows is not finite; chunks may be missing"),
+        (
+            delete("flux/c/1/0"),
+            r"is damaged: flux of finished rows is not finite, a file may be missing; `starpayne synthesize`",
+        ),
         (halve("labels/c/0/0"), r"is damaged: labels cannot be read"),
         (delete("labels/c/0/0"), r"is damaged: .*row 0: teff = nan is not a finite number"),
         (halve("wavelength/c/0"), r"is damaged: wavelength cannot be read"),
@@ -273,3 +276,20 @@ def test_someone_elses_folder_and_file_are_not_grids(tmp_path: Path, write_folde
     for path in (source, source / "flux.npy"):
         with pytest.raises(GridError, match=r"is not a starpayne grid; `starpayne import` makes one"):
             Grid.open(path)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_lost_spectra_are_found_and_forgotten(grid_copy: Path, damage: str) -> None:
+    chunk = grid_copy / "flux" / "c" / "1" / "0"
+    if damage == "missing":
+        chunk.unlink()
+    else:
+        chunk.write_bytes(chunk.read_bytes()[:20])
+    grid = Grid.open(grid_copy, writable=True)
+    rows = list(range(grid.chunk, 2 * grid.chunk))
+    assert grid.forget_damaged() == len(rows)
+    assert np.flatnonzero(grid.status == MISSING).tolist() == rows
+    for row in rows:
+        grid.write(row, flux=toy.spectra(toy.labels())[row], continuum=toy.continua(toy.labels())[row])
+    assert np.array_equal(Grid.open(grid_copy).flux(), toy.spectra(toy.labels()))
+    assert grid.forget_damaged() == 0

@@ -77,7 +77,8 @@ def log_grid(low: float, high: float, sampling: float) -> np.ndarray:
     """Return wavelengths from low to at most high (Å) at equal steps of ln λ, λ/Δλ = sampling."""
     if not (0 < low < high and sampling > 1):
         raise WavelengthError(f"log_grid needs 0 < low < high and sampling > 1, got {low}, {high}, {sampling}")
-    n = int(np.floor(np.log(high / low) * sampling * (1 + 1e-12))) + 1
+    # A ten-thousandth of a step: a grid's own sampling, measured, must give all of its pixels back.
+    n = int(np.floor(np.log(high / low) * sampling + 1e-4)) + 1
     return low * np.exp(np.arange(n) / sampling)
 
 

@@ -11,6 +11,8 @@ import pytest
 import toy
 from shell import refuse, run
 
+from starpayne.cli import main
+
 VERBS = ("synthesize", "import", "train", "evaluate", "predict", "fit", "demo")
 
 
@@ -114,3 +116,16 @@ def test_train_wants_one_of_emulator_and_recipe(finished_grid, tmp_path, monkeyp
 def test_a_missing_grid_or_model_is_one_sentence(tmp_path, monkeypatch, capsys) -> None:
     assert "no grid at" in refuse(monkeypatch, capsys, "train", tmp_path / "no", "--emulator", "payne", "--out", "m")
     assert "no model folder at" in refuse(monkeypatch, capsys, "evaluate", tmp_path / "no", tmp_path / "no")
+
+
+def test_ctrl_c_says_that_nothing_is_lost(finished_grid, tmp_path, monkeypatch, capsys) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("starpayne.training.train", interrupt)
+    words = ["starpayne", "train", finished_grid.path, "--emulator", "payne", "--out", tmp_path / "m"]
+    monkeypatch.setattr("sys.argv", [str(w) for w in words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 130
+    assert "finished work is kept, and the same command goes on" in " ".join(capsys.readouterr().err.split())

@@ -10,6 +10,8 @@ from starpayne.errors import StarpayneError
 
 __all__ = ["app", "main"]
 
+INTERRUPTED = 130
+
 for register in COMMANDS:
     register(app)
 
@@ -22,6 +24,8 @@ def main() -> None:
         console.print("error: ", style="bold red", end="")
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped; finished work is kept, and the same command goes on from there", soft_wrap=True)
-        sys.exit(130)
+    except SystemExit as stop:
+        # Typer turns Ctrl-C into this status without a word.
+        if stop.code == INTERRUPTED:
+            console.print("\nstopped; finished work is kept, and the same command goes on from there", soft_wrap=True)
+        raise

@@ -24,7 +24,7 @@ def demo(
 ) -> None:
     """Synthesize a small grid, train two emulators, evaluate them, fit a star; then open report.html.
 
-    About five minutes on two cores. Stop it at any time: the same command goes on where it was.
+    Four to five minutes on two cores. Stop it at any time: the same command goes on where it was.
 
     Example: starpayne demo --out demo
     """

@@ -40,7 +40,8 @@ def fit(
 ) -> None:
     """Fit observed spectra: labels, radial velocity (km/s), v sin i (km/s) and continuum, with 1 σ errors.
 
-    Needs no guess. One file that cannot be fitted among several becomes a row with flags.
+    Needs no guess. One file that cannot be fitted among several becomes a row with flags (exit status 0); a single
+    one is an error. The flags are explained in docs/fitting.md.
 
     Example: starpayne fit star.fits --model m.model --resolution 47000 --fix alpha_fe=0 --out star.csv
     """

@@ -85,7 +85,8 @@ def summarise(
         flags += _label_flags(parameters, plan, theta, sigma, by_cube, options)
         if _to_gain(residual, jacobian, theta) > CONVERGED * max(1.0, with_jitter):
             flags.append("not_converged")
-        if known and reduced > POOR:
+        # Where no errors are stated, the scatter between neighbouring pixels stands for them.
+        if float(stated_residual @ stated_residual) / freedom > POOR:
             flags.append("poor_fit")
         flags += flags_for(emulator.space, emulator.domain.physics, labels)
     if coverage < LOW_COVERAGE:

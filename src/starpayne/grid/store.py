@@ -311,7 +311,10 @@ class Grid:
         values = self._read(name, np.s_[:]) if len(rows) > 64 else self._read_rows(name, rows)
         values = values[rows] if len(rows) > 64 else values
         if not np.all(np.isfinite(values)):
-            raise GridError(f"{self.path} is damaged: {name} of finished rows is not finite; chunks may be missing")
+            raise GridError(
+                f"{self.path} is damaged: {name} of finished rows is not finite, a file may be missing; "
+                "`starpayne synthesize` with its design synthesizes what is lost again"
+            )
         return values
 
     def _read_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
@@ -358,6 +361,30 @@ class Grid:
         if continuum is not None:
             self._group["continuum"][:] = continuum
         self._group["status"][:] = DONE
+
+    def forget_damaged(self) -> int:
+        """Mark the rows of chunks that say done and cannot be read as missing again; return how many rows that are.
+
+        A lost or truncated file of a chunk is thus repaired by synthesizing its spectra anew.
+        """
+        status, forgotten = self.status, 0
+        names = [n for n in ("flux", "continuum", "intensity") if n in self._group]
+        for first in range(0, len(status), self.chunk):
+            rows = np.arange(first, min(first + self.chunk, len(status)))
+            done = rows[status[rows] == DONE]
+            if len(done) == 0:
+                continue
+            try:
+                if all(np.all(np.isfinite(self._read(name, done))) for name in names):
+                    continue
+            except GridError:
+                pass  # unreadable: reset below like one that is missing
+            # Whole chunks are written, so that nothing of a truncated file is read again.
+            for name in names:
+                self._group[name][first : rows[-1] + 1] = np.nan
+            self._group["status"][first : rows[-1] + 1] = np.where(status[rows] == FAILED, FAILED, MISSING)
+            forgotten += len(done)
+        return forgotten
 
     def fail(self, failures: Iterable[Failure]) -> None:
         """Add rows to the failure table and mark them; one process only, as the table is one attribute."""

@@ -97,6 +97,7 @@ def _grid(design: Design, path: Path, provenance: dict[str, Any], workers: int, 
                 f"{path} holds the grid of another design ({', '.join(different)} differ); give another path, or "
                 "--overwrite to replace it"
             )
+        grid.forget_damaged()
         return grid
     n = design.n_spectra
     return Grid.create(

@@ -164,8 +164,22 @@ def _finished(path: Path, identity: Mapping[str, Any]) -> bundle.Model | None:
         # Empty, or killed before its first checkpoint was whole.
         return None
     raise OutputExistsError(
-        f"{path} exists and is not this training (another recipe, grid or split); give another path, or --overwrite"
+        f"{path} exists and is not this training ({_differences(path, identity)}); give another path, or --overwrite"
     )
+
+
+def _differences(path: Path, identity: Mapping[str, Any]) -> str:
+    """Say in what the training that left something at the path differs from this one."""
+    manifest, state = path / bundle.MANIFEST, path / CHECKPOINT / STATE
+    if manifest.exists():
+        stored = bundle.load(path).training.get("identity") or {}
+    elif state.exists():
+        stored = read_json(state, TrainingError).get("identity") or {}
+    else:
+        return "it holds something else"
+    before, now = stored.get("recipe", {}), identity["recipe"]
+    changed = [f"{k} was {before.get(k)!r}" for k in now if before.get(k) != now[k]]
+    return ", ".join(changed) or "another grid, split or --n-train"
 
 
 class _Run:
