@@ -28,8 +28,6 @@ MANIFEST = "emulator.json"
 WEIGHTS = "weights.safetensors"
 MAX_WEIGHTS = 8 * 2**30
 RESIDUAL_PREFIX = "residuals."
-FINGERPRINT_TOLERANCE = 1e-4
-"""Largest difference in flux by which another machine's arithmetic may move the fingerprint spectrum."""
 
 
 @dataclass(frozen=True)
@@ -247,8 +245,8 @@ def _compare_fingerprint(emulator: Emulator, fingerprint: Mapping[str, Any], pat
         difference = float(np.max(np.abs(flux - np.array(fingerprint["flux"]))))
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{path / MANIFEST}: the fingerprint cannot be recomputed: {error}") from error
-    if not difference <= FINGERPRINT_TOLERANCE:
+    if not difference <= emulator.rounding:
         raise BundleError(
             f"{path} does not reproduce its fingerprint spectrum: the flux differs by {difference:.1e} "
-            f"(allowed {FINGERPRINT_TOLERANCE:.0e}; made on {fingerprint.get('platform')})"
+            f"(allowed {emulator.rounding:.0e}; made on {fingerprint.get('platform')})"
         )

@@ -162,6 +162,8 @@ class Emulator(eqx.Module):
     domain: eqx.AbstractVar[SpectralDomain]
     channels: eqx.AbstractVar[tuple[str, ...]]
     architecture: ClassVar[str]
+    rounding: ClassVar[float] = 1e-4
+    """Largest difference in flux by which another machine's arithmetic may move a spectrum."""
 
     @abc.abstractmethod
     def bind(self, wavelength: np.ndarray) -> BoundEmulator:

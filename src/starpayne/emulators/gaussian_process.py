@@ -6,6 +6,7 @@ prediction is a product of the kernel to the training spectra with one matrix.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -48,6 +49,8 @@ class GaussianProcess(FixedGridEmulator):
     wavelength: HostArray = eqx.field(static=True)
     kernel: str = eqx.field(static=True)
     architecture: ClassVar[str] = "gaussian_process"
+    # Measured: 1.2e-4 at the centre of korg_flux, N = 800, against float64; another machine sums in another order.
+    rounding: ClassVar[float] = 5e-4
 
     @classmethod
     def initialise(
@@ -106,8 +109,24 @@ class GaussianProcess(FixedGridEmulator):
         cube = smooth_coordinates(self.space, jnp.asarray(labels, jnp.float32))
         # Differences first: |x|² + |y|² − 2xy would lose in float32 what the large amplitudes need.
         squared = jnp.sum(((cube - self.points) / self.lengths) ** 2, axis=-1)
-        values = (KERNELS[self.kernel](squared) @ self.amplitudes) @ self.components
+        values = sum_in_blocks(KERNELS[self.kernel](squared), self.amplitudes) @ self.components
         return self.center + self.width * values.reshape(self.center.shape)
+
+
+def sum_in_blocks(
+    kernel: Float[Array, " spectra"], amplitudes: Float[Array, "spectra components"]
+) -> Float[Array, " components"]:
+    """Return ``kernel @ amplitudes``, summed in √n blocks of √n spectra.
+
+    The amplitudes are large and cancel, so that one long sum in float32 errs four times as much as the kernel's own
+    rounding. Two short ones in a row halve the error of the flux (mean over ``mgb_reference``, N = 1,000: 8e-6).
+    """
+    n = len(kernel)
+    size = math.isqrt(n - 1) + 1
+    padding = -n % size
+    kernel = jnp.pad(kernel, (0, padding)).reshape(-1, 1, size)
+    blocks = jnp.pad(amplitudes, ((0, padding), (0, 0))).reshape(len(kernel), size, -1)
+    return jnp.sum(kernel @ blocks, axis=(0, 1))
 
 
 @jax.custom_jvp
