@@ -69,26 +69,30 @@ def fit(
         **choices,
     )
     rows: list[dict[str, Any]] = []
-    with progress_bar("fitting") as bar:
-        bar(0, len(spectra))
-        for i, path in enumerate(spectra):
-            try:
-                result = run(ObservedSpectrum.read(path, unit=unit, medium=medium), loaded, resolution, options)
-                rows.append(result.to_dict() | {"file": str(path)})
-                if figures is not None:
-                    _draw(result, figures / f"{path.stem}.png")
-            except StarpayneError as error:
-                if len(spectra) == 1:
-                    raise
-                rows.append(_failed(path, loaded.emulator.space.names, str(error)))
-            bar(i + 1, len(spectra), path.name)
+    try:
+        with progress_bar("fitting") as bar:
+            bar(0, len(spectra))
+            for i, path in enumerate(spectra):
+                try:
+                    result = run(ObservedSpectrum.read(path, unit=unit, medium=medium), loaded, resolution, options)
+                    rows.append(result.to_dict() | {"file": str(path)})
+                    if figures is not None:
+                        _draw(result, figures / f"{path.stem}.png")
+                except StarpayneError as error:
+                    if len(spectra) == 1:
+                        raise
+                    rows.append(_failed(path, loaded.emulator.space.names, str(error)))
+                bar(i + 1, len(spectra), path.name)
+    finally:
+        # Also after Ctrl-C: what is fitted is kept.
+        if rows:
+            write_table(out, rows)
+            write_result(json, rows)
     for row in rows:
         labels = "  ".join(_value(name, x["value"], x["error"]) for name, x in row["labels"].items())
         typer.echo(f"{row['file']}: {labels}  {_value('rv', row['rv'], row.get('rv_error'))}")
         if row["flags"]:
             console.print(f"  flags: {', '.join(row['flags'])}", markup=False)
-    write_table(out, rows)
-    write_result(json, rows)
 
 
 def _draw(result: FitResult, path: Path) -> None:
