@@ -29,6 +29,10 @@ class TrainingError(StarpayneError):
     """Training cannot start, or had to stop."""
 
 
+class StudyError(StarpayneError):
+    """A study file has an unknown or impossible setting, or does not fit its grid."""
+
+
 class BundleError(StarpayneError):
     """A model folder is missing, damaged, of a newer schema, or inconsistent."""
 

@@ -20,7 +20,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#777777"
 
 
-def _figure(*args: Any, **kwargs: Any) -> Any:
+def new_figure(*args: Any, **kwargs: Any) -> Any:
+    """Return a figure and its axes (rows, columns), made without global state."""
     # The object interface with the Agg canvas: no global state, no display, safe in worker threads.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -45,7 +46,7 @@ def axis_name(label: str) -> str:
 
 def residuals_by_wavelength(evaluations: Mapping[str, Evaluation]) -> Figure:
     """Median and 95th percentile of |residual| at each wavelength, under the mean spectrum."""
-    figure, axes = _figure(1 + len(evaluations), 1, figsize=(8, 1.8 + 1.8 * len(evaluations)))
+    figure, axes = new_figure(1 + len(evaluations), 1, figsize=(8, 1.8 + 1.8 * len(evaluations)))
     first = next(iter(evaluations.values()))
     axes[0, 0].plot(first.wavelength, np.mean(first.true, axis=0), color="black", lw=0.7)
     axes[0, 0].set_ylabel("mean flux of\nheld-out spectra")
@@ -69,7 +70,7 @@ def residuals_by_label(evaluations: Mapping[str, Evaluation]) -> Figure:
     first = next(iter(evaluations.values()))
     columns = min(4, len(first.names))
     rows = -(-len(first.names) // columns)
-    figure, axes = _figure(rows, columns, figsize=(2.3 * columns, 2.2 * rows))
+    figure, axes = new_figure(rows, columns, figsize=(2.3 * columns, 2.2 * rows))
     for i, name in enumerate(first.names):
         axis = axes.flat[i]
         for (emulator, evaluation), colour, marker in zip(evaluations.items(), COLOURS, "os^vDP", strict=False):
@@ -90,7 +91,7 @@ def examples(evaluation: Evaluation, title: str = "") -> Figure:
     """The median and the worst held-out spectrum with their residuals."""
     order = np.argsort(evaluation.per_spectrum)
     chosen = {"median": order[len(order) // 2], "worst": order[-1]}
-    figure, axes = _figure(4, 1, figsize=(8, 6.4))
+    figure, axes = new_figure(4, 1, figsize=(8, 6.4))
     figure.get_layout_engine().set(h_pad=0.02)
     wavelength = evaluation.wavelength
     for k, (which, i) in enumerate(chosen.items()):
@@ -118,7 +119,7 @@ def examples(evaluation: Evaluation, title: str = "") -> Figure:
 
 def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """Validation error against training step."""
-    figure, axes = _figure(figsize=(5, 3))
+    figure, axes = new_figure(figsize=(5, 3))
     for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
         steps, maes = [h["step"] for h in history], [h["validation_mae"] for h in history]
         axes[0, 0].plot(steps, maes, "o-", ms=2.5, color=colour, lw=1, label=name)
@@ -129,7 +130,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
 
 def fitted_spectrum(result: FitResult) -> Figure:
     """Observed spectrum, best model with its continuum, residuals in units of the error, masked pixels shaded."""
-    figure, axes = _figure(2, 1, figsize=(9, 4.6))
+    figure, axes = new_figure(2, 1, figsize=(9, 4.6))
     flux, residual = axes[:, 0]
     used = np.asarray(result.used, bool)
     wavelength = result.wavelength

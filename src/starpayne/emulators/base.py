@@ -174,6 +174,16 @@ class Emulator(eqx.Module):
         """Return name → (input axes, output axes) of the hidden matrices, for optimizers that treat them as such."""
 
     @property
+    def hidden_width(self) -> int:
+        """Units of the hidden layers, by which μP scales learning rates; 0 for an emulator without hidden layers."""
+        return 0
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
+        """Names of the matrices from the last hidden layer to the output (μP treats them apart)."""
+        return ()
+
+    @property
     @abc.abstractmethod
     def native_wavelength(self) -> np.ndarray:
         """The emulator's own wavelengths (Å, its medium): its pixels, or a log-λ grid at its training sampling."""

@@ -119,6 +119,14 @@ class Convolutional(FixedGridEmulator):
         return dense | {f"filters.{i}": ((1,), (2,)) for i in range(len(self.filters) - 1)}
 
     @property
+    def hidden_width(self) -> int:
+        return int(self.filters[0].shape[1])
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
+        return (f"filters.{len(self.filters) - 1}",)
+
+    @property
     def floats_within(self) -> int:
         return 2 * (TAPS + STRIDE) * self.filters[0].shape[1] * (len(self.wavelength) // STRIDE + TAPS)
 

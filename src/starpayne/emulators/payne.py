@@ -107,6 +107,14 @@ class Payne(FixedGridEmulator):
         return {f"weights.{i}": ((0,), (1,)) for i in range(1, len(self.weights) - 1)}
 
     @property
+    def hidden_width(self) -> int:
+        return self.biases[-2].shape[0] if len(self.biases) > 1 else 0
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
+        return (f"weights.{len(self.weights) - 1}",)
+
+    @property
     def floats_within(self) -> int:
         return 3 * max(b.shape[0] for b in self.biases)
 

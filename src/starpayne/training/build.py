@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import numpy as np
 from starpayne.emulators import Convolutional, Emulator, Payne, TransformerPayne
 from starpayne.training.architectures import ConvolutionalArchitecture, PayneArchitecture, TransformerArchitecture
 from starpayne.training.data import TrainingData
+from starpayne.training.optimizer import name_of
 from starpayne.training.recipe import Recipe
 
 SHORTEST_PERIOD = 3.0
@@ -38,8 +41,21 @@ def build(data: TrainingData, recipe: Recipe) -> Emulator:
         )  # fmt: skip
     else:
         raise TypeError(f"a {recipe.emulator} has no weights to train: it is solved in closed form")
+    emulator = scale_readouts(emulator, recipe)
     scaling = output_scaling(data, recipe, per_pixel=emulator.center.shape[1] > 1)
     return eqx.tree_at(lambda e: (e.center, e.width), emulator, tuple(jnp.asarray(x, jnp.float32) for x in scaling))
+
+
+def scale_readouts(emulator: Emulator, recipe: Recipe) -> Emulator:
+    """Return the emulator with the readouts' first weights falling as 1/d, not 1/sqrt(d), from the reference width on."""
+    if not recipe.reference_width or not emulator.readouts:
+        return emulator
+    factor = (recipe.reference_width / emulator.hidden_width) ** 0.5
+
+    def scaled(keys: Any, leaf: Any) -> Any:
+        return leaf * factor if name_of(keys) in emulator.readouts else leaf
+
+    return jax.tree_util.tree_map_with_path(scaled, emulator)
 
 
 def output_scaling(data: TrainingData, recipe: Recipe, per_pixel: bool = True) -> tuple[np.ndarray, np.ndarray]:

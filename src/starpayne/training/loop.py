@@ -238,7 +238,7 @@ class _Run:
         rows, columns = self.batches(start, stop)
         state, losses = _advance(
             state, self.fixed, self.bound, self.optimizer, self.recipe, self.scale, self.labels, self.targets,
-            jnp.asarray(rows), None if columns is None else jnp.asarray(columns),
+            jnp.asarray(rows), None if columns is None else jnp.asarray(columns), jnp.arange(start, stop),
         )  # fmt: skip
         return state, float(jnp.mean(losses))
 
@@ -273,22 +273,25 @@ def _advance(
     targets: Float[Array, "n channels wavelengths"],
     rows: Int[Array, "steps batch"],
     columns: Int[Array, "steps subset"] | None,
+    numbers: Int[Array, " steps"],
 ) -> tuple[State, Float[Array, " steps"]]:
     def loss(weights: Any, x: Array, y: Array, column: Array | None) -> Array:
         predict = bound.at(eqx.combine(weights, fixed), column)
         return loss_of(recipe.loss, (predict.batch(x) - y) * scale)
 
-    def step(carry: State, index: tuple[Array, Array | None]) -> tuple[State, Array]:
-        row, column = index
+    def step(carry: State, index: tuple[Array, Array | None, Array]) -> tuple[State, Array]:
+        row, column, number = index
         y = targets[row]
         y = y if column is None else y[:, :, column]
         value, gradient = jax.value_and_grad(loss)(carry.weights, labels[row], y, column)
         updates, optimizer_state = optimizer.update(gradient, carry.optimizer, carry.weights)
         weights = optax.apply_updates(carry.weights, updates)
-        average = optax.incremental_update(weights, carry.average, 1 - recipe.ema)
+        # At first over a tenth of the steps so far: an average of fixed length would remember the first weights.
+        keep = jnp.minimum(recipe.ema, (1 + number) / (10 + number))
+        average = optax.incremental_update(weights, carry.average, 1 - keep)
         return carry._replace(weights=weights, average=average, optimizer=optimizer_state), value
 
-    return jax.lax.scan(step, state, (rows, columns))
+    return jax.lax.scan(step, state, (rows, columns, numbers))
 
 
 def _evenly(n: int, most: int) -> np.ndarray:

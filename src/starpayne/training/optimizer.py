@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -25,6 +26,9 @@ def learning_rate(recipe: Recipe) -> optax.Schedule:
         fall = optax.cosine_decay_schedule(recipe.learning_rate, rest)
     elif recipe.schedule == "linear":
         fall = optax.linear_schedule(recipe.learning_rate, 0.0, rest)
+    elif recipe.schedule == "stable_decay":
+        last = max(1, min(rest, round(recipe.decay * recipe.steps)))
+        fall = optax.linear_schedule(recipe.learning_rate, 0.0, last, transition_begin=rest - last)
     else:
         fall = optax.constant_schedule(recipe.learning_rate)
     return optax.join_schedules([rise, fall], [warmup])
@@ -38,7 +42,7 @@ def make_optimizer(recipe: Recipe, emulator: Emulator) -> optax.GradientTransfor
 
         def dimension_numbers(tree: Any) -> Any:
             return jax.tree_util.tree_map_with_path(
-                lambda keys, _: _as_muon(axes.get(jax.tree_util.keystr(keys, simple=True, separator="."))), tree
+                lambda keys, _: _as_muon(axes.get(name_of(keys))), tree
             )
 
         # consistent_rms: updates as large as AdamW's, so that one learning rate serves both (arXiv:2502.16982).
@@ -53,7 +57,39 @@ def make_optimizer(recipe: Recipe, emulator: Emulator) -> optax.GradientTransfor
         update = optax.radam(rate)
     else:
         update = optax.adamw(rate, weight_decay=recipe.weight_decay)
-    return optax.chain(optax.clip_by_global_norm(recipe.clip), update) if recipe.clip else update
+    steps = [optax.clip_by_global_norm(recipe.clip)] if recipe.clip else []
+    steps.append(update)
+    if recipe.reference_width:
+        steps.append(scale_updates(rate_factors(recipe, emulator)))
+    return optax.chain(*steps)
+
+
+def rate_factors(recipe: Recipe, emulator: Emulator) -> dict[str, float]:
+    """Return weight name → factor on its learning rate at this emulator's width (μP, arXiv:2203.03466, table 8).
+
+    An update of Adam has a fixed size per weight, so that over d inputs it adds up to d: its rate goes as 1/d. Muon's is
+    a rotation times sqrt(d) (``consistent_rms``), which adds up to sqrt(d). Weights whose inputs are labels, and biases,
+    need no factor.
+    """
+    ratio = recipe.reference_width / max(1, emulator.hidden_width)
+    hidden = ratio**0.5 if recipe.optimizer == "muon" else ratio
+    return dict.fromkeys(emulator.matrix_axes(), hidden) | dict.fromkeys(emulator.readouts, ratio)
+
+
+def scale_updates(factors: Mapping[str, float]) -> optax.GradientTransformation:
+    """Return a transformation that multiplies the updates of the weights of these names."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        scaled = jax.tree_util.tree_map_with_path(lambda keys, u: u * factors.get(name_of(keys), 1.0), updates)
+        return scaled, state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def name_of(keys: Any) -> str:
+    """Return the name of a leaf as ``matrix_axes`` and the model file have it, such as ``block.query``."""
+    return jax.tree_util.keystr(keys, simple=True, separator=".")
 
 
 def _as_muon(axes: tuple[tuple[int, ...], tuple[int, ...]] | None) -> MuonDimensionNumbers | None:

@@ -22,7 +22,7 @@ from starpayne.training.architectures import (
 )
 
 Optimizer = Literal["adamw", "radam", "muon"]
-Schedule = Literal["cosine", "constant", "linear"]
+Schedule = Literal["cosine", "constant", "linear", "stable_decay"]
 Loss = Literal["l1", "l2", "huber"]
 Output = Literal["raw", "standardised"]
 
@@ -45,11 +45,17 @@ class Recipe:
         loss: "l1", "l2" or "huber" (quadratic below 1e-3 in flux), on the flux.
         optimizer: "adamw", "radam", or "muon" (hidden matrices orthogonalised, AdamW for the rest).
         learning_rate: peak value.
-        schedule: what follows the warm-up: "cosine" or "linear" to zero, or "constant".
+        schedule: what follows the warm-up: "cosine" or "linear" to zero, "constant", or "stable_decay" (constant, then
+            linear to zero: warmup-stable-decay, arXiv:2404.06395).
         warmup: fraction of the steps over which the rate rises from zero.
+        decay: fraction of the steps over which "stable_decay" falls to zero at the end.
+        reference_width: width at which the learning rate was found; at another width the rates of hidden matrices and
+            of the readout, and the readout's first weights, are scaled as μP wants (arXiv:2203.03466), so that the same
+            learning rate serves. 0: no scaling.
         weight_decay: decoupled, as a fraction of the learning rate.
         clip: largest global norm of the gradient; 0 for none.
-        ema: decay of the exponential moving average of the weights that is validated and kept; 0 for none.
+        ema: decay of the exponential moving average of the weights that is validated and kept; 0 for none. Early steps
+            are averaged over fewer, so that the first weights are forgotten.
         steps: updates.
         batch_spectra: spectra per step, at most the training set.
         batch_wavelengths: random wavelengths per step; 0 for all. Fixed-pixel networks take all.
@@ -69,6 +75,8 @@ class Recipe:
     learning_rate: float = 1e-3
     schedule: Schedule = "cosine"
     warmup: float = 0.05
+    decay: float = 0.2
+    reference_width: int = 0
     weight_decay: float = 0.0
     clip: float = 1.0
     ema: float = 0.0
@@ -92,7 +100,8 @@ class Recipe:
             if getattr(self, name) not in allowed:
                 raise RecipeError(f"{name} = {getattr(self, name)!r} is not known; choose one of {', '.join(allowed)}")
         for name, low, high in (
-            ("learning_rate", 0.0, 10.0), ("warmup", 0.0, 1.0), ("weight_decay", 0.0, 10.0), ("clip", 0.0, 1e9),
+            ("learning_rate", 0.0, 10.0), ("warmup", 0.0, 1.0), ("decay", 0.0, 1.0),
+            ("reference_width", 0, 10**6), ("weight_decay", 0.0, 10.0), ("clip", 0.0, 1e9),
             ("ema", 0.0, 0.999999), ("steps", 1, 10**9), ("batch_spectra", 1, 10**6),
             ("batch_wavelengths", 0, 10**7), ("validate_every", 1, 10**9), ("seed", 0, 2**31 - 1),
         ):  # fmt: skip

@@ -1,0 +1,82 @@
+"""What a trained emulator costs: parameters, operations and milliseconds per spectrum, beside a plain matrix product."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from starpayne.emulators import BoundEmulator, Emulator
+
+BATCH = 64
+"""Spectra in the timed batch."""
+
+SECONDS = 0.5
+"""About how long each figure is timed."""
+
+SIDE = 2048
+"""Rows of the square matrices whose product is the yardstick."""
+
+
+@eqx.filter_jit
+def _batch(bound: BoundEmulator, labels: jax.Array) -> jax.Array:
+    return bound.batch(labels)
+
+
+def matrix_product_rate() -> float:
+    """Return the speed of a 2048³ float32 matrix product on the default device in GFLOP/s, the best of five."""
+    a = jax.random.normal(jax.random.key(0), (SIDE, SIDE))
+    product = jax.jit(lambda x: x @ x)
+    jax.block_until_ready(product(a))
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        jax.block_until_ready(product(a))
+        times.append(time.perf_counter() - start)
+    return 2 * SIDE**3 / min(times) / 1e9
+
+
+def prediction_cost(emulator: Emulator, labels: np.ndarray) -> dict[str, Any]:
+    """Measure what one spectrum on the emulator's own wavelengths costs.
+
+    Args:
+        emulator: the emulator.
+        labels: (n, n_labels) physical labels to predict at; they are repeated to a batch of 64.
+
+    Returns:
+        ``operations_per_spectrum`` (as the compiler counts them, for a spectrum of a batch; None where it does not),
+        ``ms_per_spectrum_alone`` and ``ms_per_spectrum_in_batch``.
+    """
+    bound = emulator.on()
+    rows = jnp.asarray(np.resize(labels, (BATCH, labels.shape[1])), jnp.float32)
+    operations = _operations(bound, rows)
+    return {
+        "operations_per_spectrum": None if operations is None else operations / BATCH,
+        "ms_per_spectrum_alone": 1e3 * _seconds(lambda: _batch(bound, rows[:1])),
+        "ms_per_spectrum_in_batch": 1e3 * _seconds(lambda: _batch(bound, rows)) / BATCH,
+    }
+
+
+def _operations(bound: BoundEmulator, rows: jax.Array) -> float | None:
+    arrays, rest = eqx.partition(bound, eqx.is_array)
+    compiled = jax.jit(lambda a, x: eqx.combine(a, rest).batch(x)).lower(arrays, rows).compile()
+    analysis = compiled.cost_analysis()
+    if isinstance(analysis, (list, tuple)):  # older JAX: one entry per device
+        analysis = analysis[0] if analysis else {}
+    count = (analysis or {}).get("flops")
+    return None if count is None or count <= 0 else float(count)
+
+
+def _seconds(call: Callable[[], jax.Array]) -> float:
+    jax.block_until_ready(call())
+    times: list[float] = []
+    while sum(times) < SECONDS or len(times) < 3:
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))

@@ -1,0 +1,119 @@
+"""The figures of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from starpayne.plots import COLOURS, axis_name, new_figure
+from starpayne.study.table import Result, curve, finished, names_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MARKERS = "os^vDPX*<>"
+STYLES = ("-", "--", ":")
+"""After all colours are used once, lines are dashed."""
+
+
+def error_against_size(results: Sequence[Result]) -> Figure:
+    """Test MAE against the number of training spectra, one line per emulator; dots are seeds."""
+    figure, axes = new_figure(figsize=(6, 4.2))
+    axis = axes[0, 0]
+    for name, look in _looks(results).items():
+        _line(axis, *curve(results, name, lambda r: r["test"]["mae"]), name, look)
+    _size_axis(axis, results)
+    axis.set(ylabel="test MAE of normalised flux", yscale="log")
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
+def error_against_cost(results: Sequence[Result]) -> Figure:
+    """Test MAE against operations and time per spectrum, at the largest size that each emulator was trained on."""
+    figure, axes = new_figure(1, 3, figsize=(10, 3.6))
+    keys = (
+        ("operations_per_spectrum", "operations per spectrum"),
+        ("ms_per_spectrum_in_batch", "time per spectrum in a batch (ms)"),
+        ("training_seconds", "training time (s)"),
+    )
+    looks = _looks(results)
+    for axis, (key, title) in zip(axes[0], keys, strict=True):
+        for name, look in looks.items():
+            mine = [r for r in finished(results) if r["emulator"] == name]
+            largest = max(r["n_train"] for r in mine)
+            chosen = [r for r in mine if r["n_train"] == largest]
+            x = [r.get(key) or r["cost"].get(key) for r in chosen]
+            points = [(a, r["test"]["mae"]) for a, r in zip(x, chosen, strict=True) if a]
+            if points:
+                axis.plot(*zip(*points, strict=True), look["marker"], color=look["color"], ms=6, label=name)
+        axis.set(xlabel=title, xscale="log", yscale="log")
+    axes[0, 0].set_ylabel("test MAE of normalised flux")
+    axes[0, -1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
+def recovery_against_size(results: Sequence[Result]) -> Figure | None:
+    """Error of each recovered label against the number of training spectra; None if no labels were recovered.
+
+    The line is the part due to the emulator, the dotted grey one the bound that the noise sets.
+    """
+    with_recovery = [r for r in finished(results) if r.get("recovery")]
+    if not with_recovery:
+        return None
+    labels = list(with_recovery[0]["recovery"]["labels"])
+    columns = min(4, len(labels))
+    rows = -(-len(labels) // columns)
+    figure, axes = new_figure(rows, columns, figsize=(2.5 * columns, 2.1 * rows + 0.5))
+    looks = _looks(with_recovery)
+    for i, label in enumerate(labels):
+        axis = axes.flat[i]
+        for name, look in looks.items():
+            sizes, values = curve(with_recovery, name, lambda r, k=label: _part(r, k, "emulator_scatter"))
+            _line(axis, sizes, values, name, look)
+        bounds = [_part(r, label, "bound") for r in with_recovery]
+        axis.axhline(float(np.nanmedian(bounds)), color="#777777", ls=":", lw=1)
+        _size_axis(axis, with_recovery)
+        axis.set_yscale("log")
+        axis.set_title(axis_name(label), fontsize=8)
+        axis.set_ylabel("scatter" if i % columns == 0 else "")
+        if i // columns < rows - 1:
+            axis.set_xlabel("")
+    for axis in list(axes.flat)[len(labels) :]:
+        axis.set_visible(False)
+    handles, names = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=7, loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def _part(result: Result, label: str, key: str) -> float:
+    value = result["recovery"]["labels"][label][key]
+    return float("nan") if value is None else float(value)
+
+
+def _looks(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """Return name → colour, marker and line style."""
+    return {
+        name: {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "ls": STYLES[i // len(COLOURS) % len(STYLES)],
+        }
+        for i, name in enumerate(names_of(results))
+    }
+
+
+def _line(axis: Any, sizes: np.ndarray, values: np.ndarray, name: str, look: dict[str, Any]) -> None:
+    axis.plot(sizes, np.nanmean(values, axis=1), lw=1.2, ms=4, label=name, **look)
+    if values.shape[1] > 1:
+        for column in values.T:
+            axis.plot(sizes, column, look["marker"], color=look["color"], ms=2.5, alpha=0.6)
+
+
+def _size_axis(axis: Any, results: Sequence[Result]) -> None:
+    sizes = sorted({r["n_train"] for r in results})
+    axis.set_xscale("log")
+    axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    axis.minorticks_off()
+    axis.set_xlabel("training spectra")
