@@ -75,6 +75,12 @@ def convolutional_model(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session")
+def additive_model(tmp_path_factory: pytest.TempPathFactory):
+    """A small additive Payne trained for a moment on the toy grid."""
+    return toy.train_model("additive", tmp_path_factory.mktemp("models") / "additive.model")
+
+
+@pytest.fixture(scope="session")
 def polynomial_model(tmp_path_factory: pytest.TempPathFactory):
     """A quadratic polynomial fitted to the toy grid."""
     return toy.train_model("polynomial", tmp_path_factory.mktemp("models") / "polynomial.model")
@@ -86,7 +92,7 @@ def gaussian_process_model(tmp_path_factory: pytest.TempPathFactory):
     return toy.train_model("gaussian_process", tmp_path_factory.mktemp("models") / "gaussian_process.model")
 
 
-@pytest.fixture(params=["payne", "transformer", "convolutional", "polynomial", "gaussian_process"])
+@pytest.fixture(params=["payne", "transformer", "convolutional", "additive", "polynomial", "gaussian_process"])
 def model(request: pytest.FixtureRequest):
     """Each of the trained toy models in turn."""
     return request.getfixturevalue(f"{request.param}_model")

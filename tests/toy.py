@@ -19,6 +19,7 @@ from starpayne.emulators import SpectralDomain
 from starpayne.grid import Grid, Split
 from starpayne.labels import Constraint, Label, LabelSpace
 from starpayne.training import (
+    AdditiveArchitecture,
     ConvolutionalArchitecture,
     GaussianProcessArchitecture,
     PayneArchitecture,
@@ -45,6 +46,7 @@ PHYSICS = ("no_molecules", "plane_parallel")
 SPLIT = Split.last_rows(60, 10, 10)
 SIZES = {
     "payne": PayneArchitecture((16, 16)),
+    "additive": AdditiveArchitecture((16, 16), latents=2),
     "transformer": TransformerArchitecture(8, 1, 4, 4),
     "convolutional": ConvolutionalArchitecture((16, 16), 8, "gelu"),
     "polynomial": PolynomialArchitecture(2),

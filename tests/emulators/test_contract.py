@@ -27,7 +27,7 @@ def stars(n: int = 7) -> jax.Array:
 
 @pytest.fixture(
     params=[
-        "payne on its pixels", "payne between them", "transformer", "convolutional", "polynomial",
+        "payne on its pixels", "payne between them", "transformer", "convolutional", "additive", "polynomial",
         "gaussian_process", "gaussian_process between pixels",
     ]
 )  # fmt: skip
@@ -280,7 +280,14 @@ def test_long_wavelength_arrays_are_predicted_in_pieces(model: Model) -> None:
 
 
 def test_an_architecture_is_found_by_its_name() -> None:
-    assert sorted(ARCHITECTURES) == ["convolutional", "gaussian_process", "payne", "polynomial", "transformer"]
+    assert sorted(ARCHITECTURES) == [
+        "additive",
+        "convolutional",
+        "gaussian_process",
+        "payne",
+        "polynomial",
+        "transformer",
+    ]
     with pytest.raises(
         BundleError, match=r"unknown architecture 'cnn'; this starpayne knows payne, transformer, convol"
     ):

@@ -110,7 +110,7 @@ def test_a_changed_copy_leaves_the_original_alone() -> None:
         ),
         (
             {"emulator": "cnn"},
-            r"^emulator = 'cnn' is not known; choose one of payne, transformer, convolutional, polynomial, gau",
+            r"^emulator = 'cnn' is not known; choose one of payne, transformer, convolutional, additive, poly",
         ),
         (
             {"emulator": "polynomial", "steps": 10},
@@ -142,7 +142,7 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(data: dict, text: str) -> 
 WRONG_KINDS = [
     ({"optimizer": "sgd"}, "optimizer = 'sgd' is not known; choose one of adamw, radam, muon"),
     ({"loss": "mse"}, "loss = 'mse' is not known; choose one of l1, l2, huber"),
-    ({"schedule": "step"}, "schedule = 'step' is not known; choose one of cosine, constant, linear"),
+    ({"schedule": "step"}, "schedule = 'step' is not known; choose one of cosine, constant, linear, stable_decay"),
     ({"output": "log"}, "output = 'log' is not known; choose one of raw, standardised"),
     ({"steps": "many"}, "steps = 'many' is not a whole number"),
     ({"steps": 10.5}, "steps = 10.5 is not a whole number"),

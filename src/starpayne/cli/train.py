@@ -20,7 +20,7 @@ def train(
     out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Model folder to make, or to go on with.")],
     emulator: Annotated[
         str | None,
-        typer.Option(help="payne, transformer, convolutional or gaussian_process, with the recipe that ships for it."),
+        typer.Option(help="payne, transformer, additive, convolutional or gaussian_process, with its own recipe."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="A recipe that ships, or a TOML file, instead.")

@@ -1,5 +1,6 @@
 """Emulators: labels and wavelength → normalised flux, behind one contract."""
 
+from starpayne.emulators.additive import AdditivePayne
 from starpayne.emulators.base import CHANNELS, BoundEmulator, Emulator, Prediction, SpectralDomain, flags_for
 from starpayne.emulators.convolutional import Convolutional
 from starpayne.emulators.gaussian_process import GaussianProcess
@@ -9,7 +10,8 @@ from starpayne.emulators.transformer import TransformerPayne
 from starpayne.errors import BundleError
 
 ARCHITECTURES: dict[str, type[Emulator]] = {
-    cls.architecture: cls for cls in (Payne, TransformerPayne, Convolutional, Polynomial, GaussianProcess)
+    cls.architecture: cls
+    for cls in (Payne, TransformerPayne, Convolutional, AdditivePayne, Polynomial, GaussianProcess)
 }
 
 
@@ -23,6 +25,7 @@ def architecture(name: str) -> type[Emulator]:
 __all__ = [
     "ARCHITECTURES",
     "CHANNELS",
+    "AdditivePayne",
     "BoundEmulator",
     "Convolutional",
     "Emulator",

@@ -173,6 +173,10 @@ class Emulator(eqx.Module):
     def matrix_axes(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Return name → (input axes, output axes) of the hidden matrices, for optimizers that treat them as such."""
 
+    def network_targets(self, targets: Float[np.ndarray, "n channels m"]) -> Float[np.ndarray, "n channels m"]:
+        """Return what ``center + width * network`` has to be for these spectra: by default the spectra themselves."""
+        return targets
+
     @property
     def hidden_width(self) -> int:
         """Units of the hidden layers, by which μP scales learning rates; 0 for an emulator without hidden layers."""

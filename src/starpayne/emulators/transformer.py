@@ -148,6 +148,14 @@ class TransformerPayne(Emulator):
             "block.up": ((1,), (2,)), "block.down": ((1,), (2,)),
         }  # fmt: skip
 
+    @property
+    def hidden_width(self) -> int:
+        return self.block.query.shape[1]
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
+        return ("head.1",)
+
     def bind(self, wavelength: np.ndarray) -> BoundTransformerPayne:
         encoding = jnp.asarray(phases(wavelength, self.periods.values))
         return BoundTransformerPayne(emulator=self, wavelength=HostArray(wavelength), encoding=encoding)

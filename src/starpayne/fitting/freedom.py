@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from starpayne.errors import LabelError
-from starpayne.labels import Constraint, LabelSpace
+from starpayne.labels import Constraint, LabelSpace, is_abundance
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class FreeLabels:
             return np.zeros((1, 0))
         cube = np.asarray(self.free.to_cube(self.free.sobol(n, seed)), np.float64)
         for i, name in enumerate(self.free.names):
-            if name.endswith("_fe") and name != "alpha_fe":
+            if is_abundance(name):
                 cube[:, i] = 0.5
         cube = np.clip(cube, 0.02, 0.98)
         inside = self.space.inside(self.from_cube(cube))

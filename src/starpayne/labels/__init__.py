@@ -1,6 +1,16 @@
 """Stellar labels: names, units, bounds, transforms and constraints, and the space they span."""
 
 from starpayne.labels.space import LabelSpace
-from starpayne.labels.table import SYMBOLS, TRANSFORMS, UNITS, Constraint, Label, symbol_of, unit_of
+from starpayne.labels.table import SYMBOLS, TRANSFORMS, UNITS, Constraint, Label, is_abundance, symbol_of, unit_of
 
-__all__ = ["Constraint", "Label", "LabelSpace", "SYMBOLS", "TRANSFORMS", "UNITS", "symbol_of", "unit_of"]
+__all__ = [
+    "Constraint",
+    "Label",
+    "LabelSpace",
+    "SYMBOLS",
+    "TRANSFORMS",
+    "UNITS",
+    "is_abundance",
+    "symbol_of",
+    "unit_of",
+]

@@ -30,6 +30,11 @@ def unit_of(name: str) -> str:
     return UNITS.get(name, "dex" if name.endswith("_fe") else "")
 
 
+def is_abundance(name: str) -> bool:
+    """Return whether a label is the abundance [X/Fe] of a single element (``alpha_fe`` stands for several)."""
+    return name.endswith("_fe") and name != "alpha_fe"
+
+
 def symbol_of(name: str) -> str:
     """Return how a label is written on a figure: ``mg_fe`` → ``[Mg/Fe]``."""
     if name in SYMBOLS:

@@ -107,4 +107,3 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
 
 def _error_in(facts: Any) -> str:
     return f", validation MAE {facts['validation_mae']:.5f}" if "validation_mae" in facts else ""
-

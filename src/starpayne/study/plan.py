@@ -160,7 +160,9 @@ def _contender(name: str, table: Any, sizes: tuple[int, ...], folder: Path) -> C
     if not NAME.fullmatch(name):
         raise StudyError(f"the emulator name {name!r} may hold letters, digits, and _ + - only")
     if not isinstance(table, Mapping) or not isinstance(table.get("recipe"), str):
-        raise StudyError(f'emulators.{name} needs a recipe: the name of one that ships ({", ".join(presets())}), or a file')
+        raise StudyError(
+            f"emulators.{name} needs a recipe: the name of one that ships ({', '.join(presets())}), or a file"
+        )
     changes = dict(table)
     source = changes.pop("recipe")
     own_sizes = changes.pop("n_train", None)

@@ -72,7 +72,15 @@ def summary(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
 
 def costs(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the table of costs, for the largest training set of each emulator."""
-    head = ["emulator", "parameters", "operations/spectrum", "training (s)", "ms/spectrum alone", "in a batch", "yardstick"]
+    head = [
+        "emulator",
+        "parameters",
+        "operations/spectrum",
+        "training (s)",
+        "ms/spectrum alone",
+        "in a batch",
+        "yardstick",
+    ]
     rows = []
     for name in names_of(results):
         r = row_of(max((r for r in finished(results) if r["emulator"] == name), key=lambda r: r["n_train"]))

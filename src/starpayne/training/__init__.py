@@ -1,6 +1,7 @@
 """Training: a grid and a recipe → a model folder."""
 
 from starpayne.training.architectures import (
+    AdditiveArchitecture,
     ConvolutionalArchitecture,
     GaussianProcessArchitecture,
     PayneArchitecture,
@@ -12,6 +13,7 @@ from starpayne.training.loop import train
 from starpayne.training.recipe import Recipe, presets
 
 __all__ = [
+    "AdditiveArchitecture",
     "ConvolutionalArchitecture",
     "GaussianProcessArchitecture",
     "PayneArchitecture",

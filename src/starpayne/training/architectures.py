@@ -78,6 +78,27 @@ class ConvolutionalArchitecture:
 
 
 @dataclass(frozen=True)
+class AdditiveArchitecture:
+    """Optical depths of single elements, added up: a small network for each [X/Fe] label.
+
+    Args:
+        hidden: units of each layer of every element's network.
+        latents: numbers made of all labels that every element's network sees; 0 for strictly additive elements.
+        activation: "leaky_relu", "gelu" or "silu".
+    """
+
+    hidden: tuple[int, ...] = (64, 64, 64, 64)
+    latents: int = 4
+    activation: str = "gelu"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        for units in self.hidden:
+            check_number("hidden", units, 1, 10**6, whole=True)
+        check_number("latents", self.latents, 0, 10**4, whole=True)
+
+
+@dataclass(frozen=True)
 class PolynomialArchitecture:
     """A polynomial in the labels at every pixel, in closed form (degree 2: The Cannon).
 
@@ -123,12 +144,14 @@ class GaussianProcessArchitecture:
 
 
 ClosedFormArchitecture = PolynomialArchitecture | GaussianProcessArchitecture
-Architecture = PayneArchitecture | TransformerArchitecture | ConvolutionalArchitecture | ClosedFormArchitecture
+NetworkArchitecture = PayneArchitecture | TransformerArchitecture | ConvolutionalArchitecture | AdditiveArchitecture
+Architecture = NetworkArchitecture | ClosedFormArchitecture
 
 ARCHITECTURE_SETTINGS: dict[str, type[Architecture]] = {
     "payne": PayneArchitecture,
     "transformer": TransformerArchitecture,
     "convolutional": ConvolutionalArchitecture,
+    "additive": AdditiveArchitecture,
     "polynomial": PolynomialArchitecture,
     "gaussian_process": GaussianProcessArchitecture,
 }

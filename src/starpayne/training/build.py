@@ -8,9 +8,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
-from starpayne.emulators import Convolutional, Emulator, Payne, TransformerPayne
-from starpayne.training.architectures import ConvolutionalArchitecture, PayneArchitecture, TransformerArchitecture
+from starpayne.emulators import AdditivePayne, Convolutional, Emulator, Payne, TransformerPayne
+from starpayne.training.architectures import (
+    AdditiveArchitecture,
+    ConvolutionalArchitecture,
+    PayneArchitecture,
+    TransformerArchitecture,
+)
 from starpayne.training.data import TrainingData
 from starpayne.training.optimizer import name_of
 from starpayne.training.recipe import Recipe
@@ -33,6 +39,11 @@ def build(data: TrainingData, recipe: Recipe) -> Emulator:
             data.space, data.domain, data.channels, data.wavelength,
             hidden=settings.hidden, filters=settings.filters, activation=settings.activation, key=key,
         )  # fmt: skip
+    elif isinstance(settings, AdditiveArchitecture):
+        emulator = AdditivePayne.initialise(
+            data.space, data.domain, data.channels, data.wavelength,
+            hidden=settings.hidden, latents=settings.latents, activation=settings.activation, key=key,
+        )  # fmt: skip
     elif isinstance(settings, TransformerArchitecture):
         emulator = TransformerPayne.initialise(
             data.space, data.domain, data.channels, width=settings.width, depth=settings.depth,
@@ -42,7 +53,7 @@ def build(data: TrainingData, recipe: Recipe) -> Emulator:
     else:
         raise TypeError(f"a {recipe.emulator} has no weights to train: it is solved in closed form")
     emulator = scale_readouts(emulator, recipe)
-    scaling = output_scaling(data, recipe, per_pixel=emulator.center.shape[1] > 1)
+    scaling = output_scaling(emulator.network_targets(data.targets), recipe, per_pixel=emulator.center.shape[1] > 1)
     return eqx.tree_at(lambda e: (e.center, e.width), emulator, tuple(jnp.asarray(x, jnp.float32) for x in scaling))
 
 
@@ -58,12 +69,14 @@ def scale_readouts(emulator: Emulator, recipe: Recipe) -> Emulator:
     return jax.tree_util.tree_map_with_path(scaled, emulator)
 
 
-def output_scaling(data: TrainingData, recipe: Recipe, per_pixel: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def output_scaling(
+    targets: Float[np.ndarray, "n channels m"], recipe: Recipe, per_pixel: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the float64 center and width, (channels, pixels) or (channels, 1), that the recipe's output asks for."""
     axes = 0 if per_pixel else (0, 2)
-    shape = (len(data.channels), -1)
-    center = np.asarray(np.mean(data.targets, axis=axes, dtype=np.float64)).reshape(shape)
-    width = np.asarray(np.std(data.targets, axis=axes, dtype=np.float64)).reshape(shape)
+    shape = (targets.shape[1], -1)
+    center = np.asarray(np.mean(targets, axis=axes, dtype=np.float64)).reshape(shape)
+    width = np.asarray(np.std(targets, axis=axes, dtype=np.float64)).reshape(shape)
     if recipe.output == "raw":
         return np.zeros_like(center), np.ones_like(width)
     # A pixel that never changes in the training set must not lock the network there.

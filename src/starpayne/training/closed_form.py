@@ -86,7 +86,7 @@ def _polynomial(
             f"the {n:,} training spectra; lower degree (now {settings.degree}), or take more spectra"
         )
     emulator = Polynomial.initialise(data.space, data.domain, data.channels, data.wavelength, degree=settings.degree)
-    center, width = output_scaling(data, recipe)
+    center, width = output_scaling(data.targets, recipe)
     outputs = ((data.targets - center) / width).reshape(n, -1)
     design = terms(smooth_coordinates(data.space, data.labels), settings.degree)
     coefficients, ridge = ridge_regression(design, outputs, settings.ridge)
@@ -105,7 +105,7 @@ def _gaussian_process(
             f"a Gaussian process of {n:,} spectra would take {24 * n**2 / 2**30:.0f} GiB; "
             f"the most is {MAX_SPECTRA:,}: take fewer (--n-train), or another emulator"
         )
-    center, width = output_scaling(data, recipe)
+    center, width = output_scaling(data.targets, recipe)
     # The kernel is shared by all pixels, each in its own flux: weak pixels then cannot outvote strong ones.
     outputs = ((data.targets - center) * channel_scale(data)).reshape(n, -1)
     scores, components = principal_components(outputs)

@@ -41,9 +41,7 @@ def make_optimizer(recipe: Recipe, emulator: Emulator) -> optax.GradientTransfor
         axes = emulator.matrix_axes()
 
         def dimension_numbers(tree: Any) -> Any:
-            return jax.tree_util.tree_map_with_path(
-                lambda keys, _: _as_muon(axes.get(name_of(keys))), tree
-            )
+            return jax.tree_util.tree_map_with_path(lambda keys, _: _as_muon(axes.get(name_of(keys))), tree)
 
         # consistent_rms: updates as large as AdamW's, so that one learning rate serves both (arXiv:2502.16982).
         update = muon(
