@@ -16,7 +16,8 @@ from starpayne.training import AdditiveArchitecture, train
 
 SPACE = LabelSpace(
     (
-        Label("teff", 4000.0, 7000.0), Label("mg_fe", -0.5, 0.5), Label("alpha_fe", -0.1, 0.5), Label("na_fe", -0.5, 0.5),
+        Label("teff", 4000.0, 7000.0), Label("mg_fe", -0.5, 0.5),
+        Label("alpha_fe", -0.1, 0.5), Label("na_fe", -0.5, 0.5),
     )
 )  # fmt: skip
 STAR = np.array([5000.0, 0.1, 0.2, -0.1])

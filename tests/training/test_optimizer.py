@@ -1,4 +1,4 @@
-"""What the optimizer of a recipe promises: its schedules, the average of the weights, and rates that hold at any width."""
+"""What the optimizer of a recipe promises: schedules, the average of the weights, rates that hold at any width."""
 
 from __future__ import annotations
 

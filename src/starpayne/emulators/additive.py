@@ -1,18 +1,20 @@
 """Optical depths that add up: one small network per chemical element, summed into one spectrum.
 
 Lines of different elements hardly know of each other: what an abundance [X/Fe] does depends on the atmosphere (Teff,
-log g, [Fe/H], [α/Fe], microturbulence) and on [X/Fe] itself, not on the other twenty abundances; and where lines overlap it is their
-optical depths that add. A network that sees all labels at once has to learn this from the grid, at the cost of many spectra. Here
-it is built in: each element has a network of its own that sees the atmosphere and its own abundance, one more
-network sees the atmosphere alone, and their outputs are summed to the optical depth τ of flux = exp(−τ). What elements do to each other
-(free electrons, opacity) passes through a few *latents* that every network sees: numbers computed from all labels.
+log g, [Fe/H], [α/Fe], microturbulence) and on [X/Fe] itself, not on all the other abundances; and where lines overlap
+it is their optical depths that add. A network that sees all labels at once has to learn this from the grid, at the cost
+of many spectra. Here it is built in: each element has a network of its own that sees the atmosphere and its own
+abundance, one more network sees the atmosphere alone, and their outputs are summed to the optical depth τ of
+flux = exp(−τ). What elements do to each other (free electrons, opacity) passes through a few *latents*, numbers made of
+all labels that every network sees.
 
-This is a form of our own. Its ancestors are The Payne (Ting et al. 2019, ApJ 879, 69), whose readout it keeps, and neural
-additive models (Agarwal et al. 2021, arXiv:2004.13912).
+This is a form of our own. Its ancestors are The Payne (Ting et al. 2019, ApJ 879, 69), whose readout it keeps, and
+neural additive models (Agarwal et al. 2021, arXiv:2004.13912).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -107,7 +109,7 @@ class AdditivePayne(FixedGridEmulator):
 
         shape = (len(channels), len(wavelength))
         features, outputs = groups * hidden[-1], shape[0] * shape[1]
-        layers = list(zip(sizes[:-1], sizes[1:], strict=True))
+        layers = list(itertools.pairwise(sizes))
         return cls(
             latent=(uniform((len(space), LATENT_UNITS), len(space)), uniform((LATENT_UNITS, latents), LATENT_UNITS)),
             latent_bias=jnp.zeros(LATENT_UNITS),

@@ -1,4 +1,4 @@
-"""What a trained emulator costs: parameters, operations and milliseconds per spectrum, beside a plain matrix product."""
+"""What a trained emulator costs: operations and milliseconds per spectrum, beside a plain matrix product."""
 
 from __future__ import annotations
 

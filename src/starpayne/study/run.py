@@ -84,7 +84,7 @@ class _Desk:
         self.total, self.progress, self.done = total, progress, 0
         self.stop = threading.Event()
         self.lock = threading.Lock()
-        self.devices: SimpleQueue[jax.Device] = SimpleQueue()
+        self.devices: SimpleQueue[Any] = SimpleQueue()
         for device in jax.local_devices():
             self.devices.put(device)
 
@@ -108,10 +108,10 @@ class _Desk:
 class _Lease:
     """A device for as long as the block runs."""
 
-    def __init__(self, devices: SimpleQueue[jax.Device]) -> None:
+    def __init__(self, devices: SimpleQueue[Any]) -> None:
         self.devices = devices
 
-    def __enter__(self) -> jax.Device:
+    def __enter__(self) -> Any:
         self.held = self.devices.get()
         return self.held
 

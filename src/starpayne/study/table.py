@@ -1,4 +1,4 @@
-"""The results of a study as a table: one row per training, and what the seeds of one emulator and size have in common."""
+"""The results of a study as tables: one row per training, and one per training and recovered label."""
 
 from __future__ import annotations
 

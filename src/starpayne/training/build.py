@@ -58,7 +58,7 @@ def build(data: TrainingData, recipe: Recipe) -> Emulator:
 
 
 def scale_readouts(emulator: Emulator, recipe: Recipe) -> Emulator:
-    """Return the emulator with the readouts' first weights falling as 1/d, not 1/sqrt(d), from the reference width on."""
+    """Return the emulator with the readouts' first weights falling as 1/d, not 1/sqrt(d), from that width on."""
     if not recipe.reference_width or not emulator.readouts:
         return emulator
     factor = (recipe.reference_width / emulator.hidden_width) ** 0.5

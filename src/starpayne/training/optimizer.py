@@ -65,9 +65,9 @@ def make_optimizer(recipe: Recipe, emulator: Emulator) -> optax.GradientTransfor
 def rate_factors(recipe: Recipe, emulator: Emulator) -> dict[str, float]:
     """Return weight name → factor on its learning rate at this emulator's width (μP, arXiv:2203.03466, table 8).
 
-    An update of Adam has a fixed size per weight, so that over d inputs it adds up to d: its rate goes as 1/d. Muon's is
-    a rotation times sqrt(d) (``consistent_rms``), which adds up to sqrt(d). Weights whose inputs are labels, and biases,
-    need no factor.
+    An update of Adam has a fixed size per weight, so that over d inputs it adds up to d: its rate goes as 1/d. Muon's
+    is a rotation times sqrt(d) (``consistent_rms``), which adds up to sqrt(d). Weights whose inputs are labels, and
+    biases, need no factor.
     """
     ratio = recipe.reference_width / max(1, emulator.hidden_width)
     hidden = ratio**0.5 if recipe.optimizer == "muon" else ratio
@@ -77,12 +77,16 @@ def rate_factors(recipe: Recipe, emulator: Emulator) -> dict[str, float]:
 def scale_updates(factors: Mapping[str, float]) -> optax.GradientTransformation:
     """Return a transformation that multiplies the updates of the weights of these names."""
 
+    def init(params: Any) -> Any:
+        del params
+        return optax.EmptyState()
+
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         scaled = jax.tree_util.tree_map_with_path(lambda keys, u: u * factors.get(name_of(keys), 1.0), updates)
         return scaled, state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformation(init, update)
 
 
 def name_of(keys: Any) -> str:
