@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,15 @@ def unchecked(function: Callable) -> Callable:
     return inspect.unwrap(function)
 
 
-def python(script: str, *arguments: object, killed: bool = False) -> str:
+def python(script: str, *arguments: object, killed: bool = False, environment: Mapping[str, str] | None = None) -> str:
     """Run a script in a Python of its own, with this folder importable, and return what it printed."""
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + textwrap.dedent(script)
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **(environment or {})},
     )
     assert done.returncode == (-9 if killed else 0), done.stderr
     return done.stdout

@@ -1,0 +1,18 @@
+"""A study of tiny emulators on the toy grid."""
+
+from typing import Any
+
+PLAN: dict[str, Any] = {
+    "name": "tiny",
+    "n_train": [20, 30],
+    "seeds": [0, 1],
+    "recovery": {"n_spectra": 4, "resolution": 5000, "snr": 100},
+    "emulators": {
+        "line": {"recipe": "polynomial2", "architecture": {"degree": 1}},
+        "payne": {
+            "recipe": "payne", "steps": 60, "validate_every": 30, "batch_spectra": 16, "architecture": {"hidden": [8, 8]},
+        },
+        "cubic": {"recipe": "polynomial2", "architecture": {"degree": 3}, "n_train": [30]},
+    },
+}  # fmt: skip
+"""The cubic has more terms (56) than there are spectra: it must fail, and only it."""
