@@ -78,6 +78,6 @@ def test_files_that_are_no_study_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(StudyError, match="is not readable TOML"):
             Study.read(path)
+    (tmp_path / "r.toml").write_bytes(b"\xff")
     with pytest.raises(RecipeError, match="is not readable TOML"):
-        (tmp_path / "r.toml").write_bytes(b"\xff")
         Study.from_dict({"n_train": [3], "emulators": {"a": {"recipe": "r.toml"}}}, tmp_path)

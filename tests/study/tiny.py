@@ -10,7 +10,8 @@ PLAN: dict[str, Any] = {
     "emulators": {
         "line": {"recipe": "polynomial2", "architecture": {"degree": 1}},
         "payne": {
-            "recipe": "payne", "steps": 60, "validate_every": 30, "batch_spectra": 16, "architecture": {"hidden": [8, 8]},
+            "recipe": "payne", "steps": 60, "validate_every": 30, "batch_spectra": 16,
+            "architecture": {"hidden": [8, 8]},
         },
         "cubic": {"recipe": "polynomial2", "architecture": {"degree": 3}, "n_train": [30]},
     },
