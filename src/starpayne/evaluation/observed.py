@@ -17,10 +17,10 @@ from starpayne.wavelengths import SPEED_OF_LIGHT, sampling_of
 SIGMAS = 5.0
 """Standard deviations of the profile that are left free at either end of the grid."""
 
-SPARE_POINTS = 8
+SPARE_POINTS = 5
 """Points of the grid that are left free there besides, for interpolation."""
 
-LEAST_PIXELS = 32
+LEAST_PIXELS = 16
 """A detector of fewer pixels measures no labels."""
 
 
@@ -58,9 +58,7 @@ def observe_rows(
         SpectrumError: a value out of its range, or a grid too short for the profile.
     """
     check_observation(grid, resolution, snr, pixels_per_fwhm)
-    setup = Observation(
-        resolution=resolution, snr=snr, pixels_per_fwhm=pixels_per_fwhm, own_resolution=grid.resolution
-    )
+    setup = Observation(resolution=resolution, snr=snr, pixels_per_fwhm=pixels_per_fwhm, own_resolution=grid.resolution)
     wavelength = grid.wavelength
     margin = 1 + SIGMAS * setup.added_sigma / SPEED_OF_LIGHT + SPARE_POINTS / sampling_of(wavelength)
     low, high = float(wavelength[0]) * margin, float(wavelength[-1]) / margin

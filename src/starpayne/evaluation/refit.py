@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from starpayne.emulators import Emulator
 from starpayne.emulators.base import predict_in_chunks
@@ -16,10 +18,14 @@ from starpayne.fitting import ForwardModel
 from starpayne.fitting.freedom import FreeLabels
 from starpayne.fitting.lockstep import derivatives, in_batches, lanes, solve_together
 from starpayne.fitting.solver import Parameters, Problem, Solution
-from starpayne.fitting.statistics import CONVERGED, project, to_gain
+from starpayne.fitting.statistics import project, to_gain
 from starpayne.wavelengths import convert_medium
 
-MAX_ITERATIONS = 60
+MAX_ITERATIONS = 100
+
+NEAR_ENOUGH = 0.25
+"""A converged fit has less than this, times the reduced χ², of χ² to gain: it is within 0.5 σ of the minimum, in the
+worst of all directions. Seventeen labels of an emulator that is not smooth make long curved valleys."""
 
 CHANCE = 4.0
 """Standard deviations of the reduced χ² above one, up to which a fit counts as one that found its star."""
@@ -35,7 +41,7 @@ class Fits:
         cube: (n, n_labels) position in the unit cube of the labels.
         labels: (n, n_labels) physical units.
         chi2: (n,) reduced χ².
-        converged: (n,) whether the best step left would lower χ² by no more than chance would not notice.
+        converged: (n,) whether the best step left would hardly lower χ² (see NEAR_ENOUGH).
         model, derivative: (n, n_pixels), (n, n_labels, n_pixels) the model there and its derivative in the cube.
     """
 
@@ -156,11 +162,13 @@ class Fitter:
     def _by_chance(self) -> float:
         return 1 + CHANCE * float(np.sqrt(2 / self._freedom))
 
-    def _at(self, flux: np.ndarray, cube: np.ndarray, model: object, derivative: object) -> tuple[Problem, Solution]:
+    def _at(
+        self, flux: np.ndarray, cube: np.ndarray, model: ArrayLike, derivative: ArrayLike
+    ) -> tuple[Problem, Solution]:
         """Return one star's problem and solution, on the host."""
-        p, zero = self.problem, jnp.zeros(())
-        problem = Problem(p.broadening, p.pixels, flux, p.inverse_error, p.basis, p.modes, p.low, p.high)  # pyright: ignore[reportArgumentType]
-        return problem, Solution(cube, zero, zero, model, derivative)  # pyright: ignore[reportArgumentType]
+        problem = eqx.tree_at(lambda p: p.flux, self.problem, jnp.asarray(flux, jnp.float32))
+        zero = jnp.zeros(())
+        return problem, Solution(*(jnp.asarray(a, jnp.float32) for a in (cube, zero, zero, model, derivative)))
 
     def _judged(self, flux: np.ndarray, solution: Solution) -> Fits:
         cube = np.asarray(solution.theta, np.float64)
@@ -170,7 +178,7 @@ class Fitter:
             residual, jacobian = project(*self._at(flux[i], cube[i], model[i], derivative[i]))
             if np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian)) and np.all(np.isfinite(cube[i])):
                 chi2[i] = residual @ residual / self._freedom
-                converged[i] = to_gain(residual, jacobian, cube[i]) < CONVERGED * max(1.0, chi2[i])
+                converged[i] = to_gain(residual, jacobian, cube[i]) < NEAR_ENOUGH * max(1.0, chi2[i])
         return Fits(cube, self.parameters.labels.from_cube(cube), chi2, converged, model, derivative)
 
 

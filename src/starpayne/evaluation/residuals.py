@@ -128,4 +128,3 @@ def evaluate(model: Model, grid: Grid, rows: Sequence[int] | None = None) -> Eva
         n_outside=held.n_outside,
         split=held.split,
     )
-

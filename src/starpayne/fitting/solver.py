@@ -108,12 +108,19 @@ def widths(parameters: Parameters, problem: Problem, theta: Float[Array, " p"]) 
 
 
 def model_and_jacobian(
-    bound: BoundEmulator, parameters: Parameters, problem: Problem, theta: Float[Array, " p"]
+    bound: BoundEmulator,
+    parameters: Parameters,
+    problem: Problem,
+    theta: Float[Array, " p"],
+    one_by_one: bool = False,
 ) -> tuple[Float[Array, " n"], Float[Array, "p n"]]:
     """Return the normalised model on the pixels and its derivative by each parameter.
 
     Observing is linear in the spectrum: the emulator is differentiated by the labels alone, and all derivatives pass
     through one Fourier transform and one matrix.
+
+    Args:
+        one_by_one: differentiate by one label after another rather than by all at once.
     """
     n, broadening = len(parameters.labels), problem.broadening
 
@@ -123,7 +130,10 @@ def model_and_jacobian(
     def derivative(tangent: Array) -> tuple[Array, Array]:
         return jax.jvp(emulate, (theta[:n],), (tangent,))
 
-    if n:
+    if n and one_by_one:
+        depth, linear = jax.linearize(emulate, theta[:n])
+        stack = jnp.concatenate([depth[None], jax.lax.map(linear, jnp.eye(n))])
+    elif n:
         depth, by_label = jax.vmap(derivative, out_axes=(None, 0))(jnp.eye(n))
         stack = jnp.concatenate([depth[None], by_label])
     else:
