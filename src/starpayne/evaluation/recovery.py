@@ -40,6 +40,7 @@ class Recovery:
             alone, all labels and the continuum level free, no bounds on any label. It is that of a star on its own.
         chi2: (n,) reduced χ² of the noisy fit.
         converged: (n,) whether both fits have converged.
+        at_bound: (n, n_labels) whether a label of the noisy fit lies on its bound, where noise cannot move it.
         snr, resolution, pixels_per_fwhm, seed: of the observations.
         n_outside: spectra left out because they are outside the model's label domain.
         split: what the rows are, in words.
@@ -54,6 +55,7 @@ class Recovery:
     bound: np.ndarray
     chi2: np.ndarray
     converged: np.ndarray
+    at_bound: np.ndarray
     snr: float
     resolution: float
     pixels_per_fwhm: float
@@ -67,7 +69,8 @@ class Recovery:
         ``bias`` (median of fitted − truth), ``scatter`` (1.4826 times the median absolute deviation), ``rms``,
         ``emulator_bias`` and ``emulator_scatter`` (of noiseless − truth), ``noise_scatter`` (of fitted − noiseless),
         ``bound`` (median); ``constrained``, the fraction of them whose bound is below a quarter of the label's
-        ``range``, and some of the above over these alone, as ``…_constrained``. NaN where there is none.
+        ``range``, and some of the above over these alone, as ``…_constrained``; ``at_bound``, the fraction of fits
+        that put the label on its bound. NaN where there is none.
         """
         return {name: self._summary_of(i) for i, name in enumerate(self.names)}
 
@@ -91,6 +94,7 @@ class Recovery:
             "emulator_scatter_constrained": _scatter((noiseless - truth)[known]),
             "noise_scatter_constrained": _scatter((fitted - noiseless)[known]),
             "bound_constrained": _median(bound[known]),
+            "at_bound": float(np.mean(self.at_bound[good, i])) if len(truth) else np.nan,
             "range": width,
         }
 
@@ -183,7 +187,7 @@ def recover(
     return Recovery(
         names=space.names, ranges=np.asarray(space.high - space.low, np.float64), rows=held.rows, truth=held.labels,
         fitted=noisy.labels, noiseless=noiseless.labels, bound=fitter.bounds(held.labels), chi2=noisy.chi2,
-        converged=noisy.converged & noiseless.converged, snr=snr, resolution=resolution,
+        converged=noisy.converged & noiseless.converged, at_bound=noisy.at_bound, snr=snr, resolution=resolution,
         pixels_per_fwhm=pixels_per_fwhm, seed=seed, n_outside=held.n_outside, split=held.split,
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from starpayne.fitting import ForwardModel
 from starpayne.fitting.freedom import FreeLabels
 from starpayne.fitting.lockstep import derivatives, in_batches, lanes, solve_together
 from starpayne.fitting.solver import Parameters, Problem, Solution
-from starpayne.fitting.statistics import project, to_gain
+from starpayne.fitting.statistics import AT_BOUND, project, to_gain
 from starpayne.wavelengths import convert_medium
 
 MAX_ITERATIONS = 100
@@ -41,6 +41,7 @@ class Fits:
         cube: (n, n_labels) position in the unit cube of the labels.
         labels: (n, n_labels) physical units.
         chi2: (n,) reduced χ².
+        at_bound: (n, n_labels) whether a label lies on its bound.
         converged: (n,) whether the best step left would hardly lower χ² (see NEAR_ENOUGH).
         model, derivative: (n, n_pixels), (n, n_labels, n_pixels) the model there and its derivative in the cube.
     """
@@ -49,6 +50,7 @@ class Fits:
     labels: np.ndarray
     chi2: np.ndarray
     converged: np.ndarray
+    at_bound: np.ndarray
     model: np.ndarray
     derivative: np.ndarray
 
@@ -179,7 +181,8 @@ class Fitter:
             if np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian)) and np.all(np.isfinite(cube[i])):
                 chi2[i] = residual @ residual / self._freedom
                 converged[i] = to_gain(residual, jacobian, cube[i]) < NEAR_ENOUGH * max(1.0, chi2[i])
-        return Fits(cube, self.parameters.labels.from_cube(cube), chi2, converged, model, derivative)
+        at_bound = (cube < AT_BOUND) | (cube > 1 - AT_BOUND)
+        return Fits(cube, self.parameters.labels.from_cube(cube), chi2, converged, at_bound, model, derivative)
 
 
 def _standard_errors(jacobian: np.ndarray, by_cube: np.ndarray) -> np.ndarray:

@@ -197,7 +197,7 @@ def initial_state(theta: Float[Array, " p"], trial: Trial) -> State:
 
 
 def advance(
-    state: State, rows: Int[Array, ""], evaluate: Callable[[Array, Array], Trial]
+    state: State, rows: Int[Array, ""], evaluate: Callable[[Array, Array], Trial], tolerance: float = TOLERANCE
 ) -> tuple[State, Float[Array, ""]]:
     """Take one step, or raise the damping (after Nielsen 1999, IMM-REP-1999-05).
 
@@ -205,6 +205,7 @@ def advance(
         state: where the descent is; the new one is ``done`` if this step was not worth taking, or none can be taken.
         rows: pixels in use.
         evaluate: from the point to try, and the step to it, to what is known there.
+        tolerance: as TOLERANCE.
 
     Returns:
         the new state, and the decrease of χ² as a fraction of what was expected.
@@ -222,8 +223,8 @@ def advance(
     ratio = gained / jnp.maximum(expected, 1e-30)
     shrink = jnp.maximum(1 / 3, 1 - (2 * jnp.clip(ratio, 0, 1) - 1) ** 3)
     damping = jnp.where(good, state.damping * shrink, state.damping * state.growth)
-    tolerance = TOLERANCE * jnp.maximum(1.0, jnp.sum(state.residual**2) / rows)
-    arrived = (to_gain < tolerance) | (expected < 0.1 * tolerance)
+    least = tolerance * jnp.maximum(1.0, jnp.sum(state.residual**2) / rows)
+    arrived = (to_gain < least) | (expected < 0.1 * least)
     kept = (jnp.where(good, new, old) for new, old in zip((theta, *trial), state[:5], strict=True))
     state = State(
         *kept,
