@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from starpayne.evaluation import Evaluation
+from starpayne.evaluation import Evaluation, Recovery
 from starpayne.labels import symbol_of, unit_of
 
 if TYPE_CHECKING:
@@ -84,6 +84,41 @@ def residuals_by_label(evaluations: Mapping[str, Evaluation]) -> Figure:
     axes.flat[0].legend(fontsize=7)
     for axis in list(axes.flat)[len(first.names) :]:
         axis.set_visible(False)
+    return figure
+
+
+def label_recovery(recoveries: Mapping[str, Recovery]) -> Figure:
+    """Fitted minus true value of each label against the true one; bars are the Cramér–Rao bound, if they fit in.
+
+    Spectra whose fit has not converged are left out; those beyond a panel's range are drawn on its edge.
+    """
+    first = next(iter(recoveries.values()))
+    columns = min(4, len(first.names))
+    rows = -(-len(first.names) // columns)
+    figure, axes = _figure(rows, columns, figsize=(2.5 * columns, 2.0 * rows))
+    for i, name in enumerate(first.names):
+        axis = axes.flat[i]
+        off = np.concatenate([(r.fitted - r.truth)[r.converged, i] for r in recoveries.values()])
+        top = 1.3 * float(np.percentile(np.abs(off), 95)) if len(off) else 1.0
+        top = top or 1.0
+        for (emulator, recovery), colour, marker in zip(recoveries.items(), COLOURS, "os^vDP", strict=False):
+            good = recovery.converged
+            shown = np.clip((recovery.fitted - recovery.truth)[good, i], -top, top)
+            bars = np.where(recovery.bound[good, i] < top, recovery.bound[good, i], 0.0)
+            axis.errorbar(
+                recovery.truth[good, i], shown, bars, fmt=marker, ms=2.5, color=colour, alpha=0.6, mew=0,
+                elinewidth=0.4, label=emulator,
+            )  # fmt: skip
+        axis.axhline(0, color="black", lw=0.5)
+        axis.set_ylim(-1.08 * top, 1.08 * top)
+        axis.tick_params(labelsize=7)
+        axis.set_xlabel(axis_name(name), fontsize=8)
+        axis.set_ylabel("fitted − true" if i % columns == 0 else "", fontsize=8)
+    for axis in list(axes.flat)[len(first.names) :]:
+        axis.set_visible(False)
+    # Above the panels: inside them it would hide stars.
+    handles, names = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     return figure
 
 

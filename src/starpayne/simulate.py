@@ -32,6 +32,7 @@ class Observation:
         pixels_per_fwhm: sampling of the detector.
         limb_darkening: linear coefficient ε of the rotation profile.
         seed: of the noise.
+        own_resolution: λ/FWHM of broadening that the spectra given already have; None for none beyond the star's own.
     """
 
     rv: float = 0.0
@@ -43,6 +44,13 @@ class Observation:
     pixels_per_fwhm: float = 3.0
     limb_darkening: float = 0.6
     seed: int = 0
+    own_resolution: float | None = None
+
+    @property
+    def added_sigma(self) -> float:
+        """Standard deviation in km/s of the Gaussian that makes the given spectra as broad as observed ones."""
+        own = 0.0 if self.own_resolution is None else self.own_resolution**-2
+        return SPEED_OF_LIGHT * float(np.sqrt(max(self.resolution**-2 - own, 0.0) / (8 * np.log(2))))
 
 
 def observe(
@@ -51,18 +59,39 @@ def observe(
     """Return the spectrum that a spectrograph records of a star with this rest-frame flux.
 
     Args:
-        wavelength, flux: (n,) the star's normalised flux at rest, Å in ``medium``, with room for velocity and profiles.
-        low, high: range of the detector in Å.
-        setup: velocity, rotation, spectrograph and noise.
+        wavelength, flux, low, high, setup: as for :func:`record`.
         medium: "air" or "vacuum".
         name: of the spectrum.
+
+    Raises:
+        SpectrumError: as for :func:`record`.
+    """
+    centre, recorded = record(wavelength, flux, low, high, setup)
+    continuum = setup.level * (1 + setup.tilt * (centre - centre[0]) / (centre[-1] - centre[0]))
+    error = continuum / setup.snr
+    noise = np.random.default_rng(setup.seed).normal(size=len(centre)) * error
+    return ObservedSpectrum(wavelength=centre, flux=recorded * continuum + noise, error=error, medium=medium, name=name)
+
+
+def record(
+    wavelength: np.ndarray, flux: np.ndarray, low: float, high: float, setup: Observation
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels of a detector, and the normalised flux that falls on them: no continuum, no noise.
+
+    Args:
+        wavelength, flux: (n,) the star's normalised flux at rest, Å, with room for velocity and profiles.
+        low, high: range of the detector in Å.
+        setup: velocity, rotation and spectrograph.
+
+    Returns:
+        (n_pixels,) centres in Å and (n_pixels,) flux, both float64.
 
     Raises:
         SpectrumError: if the synthetic spectrum does not reach as far as the observed range, shifted and broadened.
     """
     wavelength = check_wavelength(wavelength)
     shift = float(doppler_factor(setup.rv))
-    sigma = SPEED_OF_LIGHT / (setup.resolution * 2 * np.sqrt(2 * np.log(2)))
+    sigma = setup.added_sigma
     margin = 1 + (setup.vsini + 5 * sigma) / SPEED_OF_LIGHT
     if low / shift / margin < wavelength[0] or high / shift * margin > wavelength[-1]:
         raise SpectrumError(
@@ -82,11 +111,7 @@ def observe(
     cumulative = np.concatenate([[0], np.cumsum(0.5 * (broadened[1:] + broadened[:-1]) * np.diff(fine))])
     integral = np.interp(edges / shift, fine, cumulative)
     recorded = np.diff(integral) / np.diff(edges / shift)
-    centre = 0.5 * (edges[1:] + edges[:-1])
-    continuum = setup.level * (1 + setup.tilt * (centre - centre[0]) / (centre[-1] - centre[0]))
-    error = continuum / setup.snr
-    noise = np.random.default_rng(setup.seed).normal(size=len(centre)) * error
-    return ObservedSpectrum(wavelength=centre, flux=recorded * continuum + noise, error=error, medium=medium, name=name)
+    return 0.5 * (edges[1:] + edges[:-1]), recorded
 
 
 def _pixel_edges(low: float, high: float, setup: Observation) -> np.ndarray:
@@ -107,5 +132,7 @@ def _rotation(vsini: float, step: float, epsilon: float) -> np.ndarray:
 
 def _gaussian(sigma: float, step: float) -> np.ndarray:
     half = int(np.ceil(6 * sigma / step))
+    if half == 0:
+        return np.ones(1)
     profile = np.exp(-0.5 * (np.arange(-half, half + 1) * step / sigma) ** 2)
     return profile / profile.sum()

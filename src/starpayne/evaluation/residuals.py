@@ -10,7 +10,7 @@ import numpy as np
 
 from starpayne.bundle import Model
 from starpayne.emulators.base import predict_in_chunks
-from starpayne.errors import GridError
+from starpayne.evaluation.rows import held_out
 from starpayne.grid import Grid
 
 PERCENTILES = (50.0, 68.0, 90.0, 95.0, 99.0, 99.9)
@@ -114,41 +114,17 @@ def evaluate(model: Model, grid: Grid, rows: Sequence[int] | None = None) -> Eva
         GridError: the grid's labels are not the model's, or no row is left.
         WavelengthError: the grid's wavelengths leave the model's range.
     """
+    held = held_out(model, grid, rows)
     emulator = model.emulator
-    missing = [n for n in emulator.space.names if n not in grid.space.names]
-    foreign = [n for n in grid.space.names if n not in emulator.space.names]
-    if missing or foreign:
-        raise GridError(
-            f"the labels of {grid.path} are not the model's: "
-            f"it lacks {missing or 'none'} and has {foreign or 'none'} more"
-        )
-    chosen, split = _rows(model, grid) if rows is None else (list(rows), "rows given")
-    usable = grid.usable(chosen)
-    order = [grid.space.names.index(name) for name in emulator.space.names]
-    labels = grid.labels[usable][:, order]
-    inside = emulator.space.inside(labels)
-    usable, labels = usable[inside], labels[inside]
-    if len(usable) == 0:
-        raise GridError(
-            f"none of the {len(chosen)} spectra of {grid.path} ({split}) is inside the model's label domain"
-        )
     wavelength = emulator.domain.prepare(grid.wavelength, grid.medium)
     return Evaluation(
         names=emulator.space.names,
-        labels=labels,
+        labels=held.labels,
         wavelength=grid.wavelength,
         medium=grid.medium,
-        true=grid.flux(usable),
-        predicted=predict_in_chunks(emulator, labels, wavelength)[:, 0],
-        rows=usable,
-        n_outside=int(np.sum(~inside)),
-        split=split,
+        true=grid.flux(held.rows),
+        predicted=predict_in_chunks(emulator, held.labels, wavelength)[:, 0],
+        rows=held.rows,
+        n_outside=held.n_outside,
+        split=held.split,
     )
-
-
-def _rows(model: Model, grid: Grid) -> tuple[list[int], str]:
-    if model.training.get("source", {}).get("fingerprint") == grid.fingerprint:
-        return list(model.training["split"]["test"]), "test spectra of the model's own grid"
-    if grid.split.test:
-        return list(grid.split.test), "test spectra of another grid"
-    return list(range(len(grid.labels))), "all spectra of another grid"

@@ -8,6 +8,7 @@ over them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from starpayne.emulators import BoundEmulator
+from starpayne.fitting.bounded import bounded_step
 from starpayne.fitting.broadening import Broadening
 from starpayne.fitting.freedom import FreeLabels
 from starpayne.fitting.instrument import PixelMatrix
@@ -80,6 +82,8 @@ class Solution(NamedTuple):
 
 
 class State(NamedTuple):
+    """A descent on its way: a point, what is known there (as in Trial), and what rules the next step."""
+
     theta: Array
     residual: Array
     jacobian: Array
@@ -104,12 +108,19 @@ def widths(parameters: Parameters, problem: Problem, theta: Float[Array, " p"]) 
 
 
 def model_and_jacobian(
-    bound: BoundEmulator, parameters: Parameters, problem: Problem, theta: Float[Array, " p"]
+    bound: BoundEmulator,
+    parameters: Parameters,
+    problem: Problem,
+    theta: Float[Array, " p"],
+    one_by_one: bool = False,
 ) -> tuple[Float[Array, " n"], Float[Array, "p n"]]:
     """Return the normalised model on the pixels and its derivative by each parameter.
 
     Observing is linear in the spectrum: the emulator is differentiated by the labels alone, and all derivatives pass
     through one Fourier transform and one matrix.
+
+    Args:
+        one_by_one: differentiate by one label after another rather than by all at once.
     """
     n, broadening = len(parameters.labels), problem.broadening
 
@@ -119,7 +130,10 @@ def model_and_jacobian(
     def derivative(tangent: Array) -> tuple[Array, Array]:
         return jax.jvp(emulate, (theta[:n],), (tangent,))
 
-    if n:
+    if n and one_by_one:
+        depth, linear = jax.linearize(emulate, theta[:n])
+        stack = jnp.concatenate([depth[None], jax.lax.map(linear, jnp.eye(n))])
+    elif n:
         depth, by_label = jax.vmap(derivative, out_axes=(None, 0))(jnp.eye(n))
         stack = jnp.concatenate([depth[None], by_label])
     else:
@@ -159,78 +173,87 @@ def project(
     return data - q @ along, -(columns - q @ (q.T @ columns))
 
 
-def _step(hessian: Array, gradient: Array, theta: Array, damping: Array | float) -> tuple[Array, Array]:
-    """Return the damped step that stays in the unit cube, and by how much it should lower χ².
+class Trial(NamedTuple):
+    """What is known at a point: residual and its derivative with the linear parameters solved; the model and its."""
 
-    A parameter that would cross a bound is put on it and the others are solved again; three rounds suffice in
-    practice, and what is left is clipped.
+    residual: Float[Array, " rows"]
+    jacobian: Float[Array, "rows p"]
+    model: Float[Array, " n"]
+    derivative: Float[Array, "p n"]
+
+
+def exact_trial(bound: BoundEmulator, parameters: Parameters, problem: Problem, theta: Float[Array, " p"]) -> Trial:
+    """Return all that a step needs to know at a point, by automatic differentiation."""
+    model, derivative = model_and_jacobian(bound, parameters, problem, theta)
+    return Trial(*project(problem, model, derivative), model, derivative)
+
+
+def initial_state(theta: Float[Array, " p"], trial: Trial) -> State:
+    """Return where a descent begins."""
+    return State(
+        theta, *trial, damping=jnp.asarray(1e-3), growth=jnp.asarray(4.0), iteration=jnp.asarray(0),
+        done=~jnp.all(jnp.isfinite(trial.residual)),
+    )  # fmt: skip
+
+
+def advance(
+    state: State, rows: Int[Array, ""], evaluate: Callable[[Array, Array], Trial], tolerance: float = TOLERANCE
+) -> tuple[State, Float[Array, ""]]:
+    """Take one step, or raise the damping (after Nielsen 1999, IMM-REP-1999-05).
+
+    Args:
+        state: where the descent is; the new one is ``done`` if this step was not worth taking, or none can be taken.
+        rows: pixels in use.
+        evaluate: from the point to try, and the step to it, to what is known there.
+        tolerance: as TOLERANCE.
+
+    Returns:
+        the new state, and the decrease of χ² as a fraction of what was expected.
     """
-    diagonal = jnp.diagonal(hessian)
-    scale = jnp.sqrt(jnp.maximum(diagonal, 1e-10 * jnp.max(diagonal) + 1e-20))
-    pushed_out = ((theta <= 0) & (gradient > 0)) | ((theta >= 1) & (gradient < 0))
-    fixed, step = pushed_out, jnp.zeros_like(theta)
-    for _ in range(3):
-        free = ~fixed
-        target = -(gradient + hessian @ jnp.where(fixed, step, 0.0)) / scale
-        matrix = hessian / (scale[:, None] * scale) + damping * jnp.eye(len(theta))
-        matrix = jnp.where(free[:, None] & free[None, :], matrix, jnp.eye(len(theta)))
-        solved = jnp.linalg.solve(matrix, jnp.where(free, target, 0.0)) / scale
-        step = jnp.where(free, solved, step)
-        ahead = theta + step
-        # Not "clipped != step": the rounding of theta + step would then fix every parameter.
-        fixed = fixed | (ahead < 0) | (ahead > 1)
-        step = jnp.where((ahead < 0) | (ahead > 1), jnp.clip(ahead, 0.0, 1.0) - theta, step)
-    return step, -(2 * gradient @ step + step @ hessian @ step)
+    gradient = state.jacobian.T @ state.residual
+    hessian = state.jacobian.T @ state.jacobian
+    step, expected = bounded_step(hessian, gradient, state.theta, state.damping)
+    # Judged by the undamped step: along a nearly degenerate direction the damped one is always small.
+    _, to_gain = bounded_step(hessian, gradient, state.theta, MIN_DAMPING)
+    theta = jnp.clip(state.theta + step, 0.0, 1.0)
+    trial = evaluate(theta, step)
+    # Differences before squares: the sums of float32 squares would lose a change of a few in 10⁶.
+    gained = jnp.sum((state.residual - trial.residual) * (state.residual + trial.residual))
+    good = jnp.isfinite(gained) & (gained > 0) & (expected > 0)
+    ratio = gained / jnp.maximum(expected, 1e-30)
+    shrink = jnp.maximum(1 / 3, 1 - (2 * jnp.clip(ratio, 0, 1) - 1) ** 3)
+    damping = jnp.where(good, state.damping * shrink, state.damping * state.growth)
+    least = tolerance * jnp.maximum(1.0, jnp.sum(state.residual**2) / rows)
+    arrived = (to_gain < least) | (expected < 0.1 * least)
+    kept = (jnp.where(good, new, old) for new, old in zip((theta, *trial), state[:5], strict=True))
+    state = State(
+        *kept,
+        damping=jnp.clip(damping, MIN_DAMPING, MAX_DAMPING),
+        growth=jnp.where(good, 4.0, 2 * state.growth),
+        iteration=state.iteration + 1,
+        done=arrived | (damping > MAX_DAMPING) | ~jnp.all(jnp.isfinite(step)),
+    )
+    return state, ratio
+
+
+def used_rows(problem: Problem) -> Int[Array, ""]:
+    """Return how many pixels count, at least one."""
+    return jnp.maximum(jnp.sum(problem.inverse_error > 0), 1)
 
 
 def levenberg_marquardt(
     bound: BoundEmulator, parameters: Parameters, problem: Problem, start: Float[Array, " p"], max_iterations: int
 ) -> Solution:
-    """Minimise χ² from a start in the unit cube (damping after Nielsen 1999, IMM-REP-1999-05)."""
-
-    def evaluate(theta: Array) -> tuple[Array, Array, Array, Array]:
-        model, derivative = model_and_jacobian(bound, parameters, problem, theta)
-        residual, jacobian = project(problem, model, derivative)
-        return residual, jacobian, model, derivative
-
-    rows = jnp.maximum(jnp.sum(problem.inverse_error > 0), 1)
+    """Minimise χ² from a start in the unit cube."""
+    rows = used_rows(problem)
 
     def proceed(state: State) -> Bool[Array, ""]:
         return ~state.done & (state.iteration < max_iterations)
 
     def iterate(state: State) -> State:
-        gradient = state.jacobian.T @ state.residual
-        hessian = state.jacobian.T @ state.jacobian
-        step, expected = _step(hessian, gradient, state.theta, state.damping)
-        # Judged by the undamped step: along a nearly degenerate direction the damped one is always small.
-        _, to_gain = _step(hessian, gradient, state.theta, MIN_DAMPING)
-        theta = state.theta + step
-        residual, jacobian, model, derivative = evaluate(theta)
-        # Differences before squares: the sums of float32 squares would lose a change of a few in 10⁶.
-        gained = jnp.sum((state.residual - residual) * (state.residual + residual))
-        good = jnp.isfinite(gained) & (gained > 0) & (expected > 0)
-        ratio = gained / jnp.maximum(expected, 1e-30)
-        shrink = jnp.maximum(1 / 3, 1 - (2 * jnp.clip(ratio, 0, 1) - 1) ** 3)
-        damping = jnp.where(good, state.damping * shrink, state.damping * state.growth)
-        tolerance = TOLERANCE * jnp.maximum(1.0, jnp.sum(state.residual**2) / rows)
-        arrived = (to_gain < tolerance) | (expected < 0.1 * tolerance)
-        return State(
-            theta=jnp.where(good, theta, state.theta),
-            residual=jnp.where(good, residual, state.residual),
-            jacobian=jnp.where(good, jacobian, state.jacobian),
-            model=jnp.where(good, model, state.model),
-            derivative=jnp.where(good, derivative, state.derivative),
-            damping=jnp.clip(damping, MIN_DAMPING, MAX_DAMPING),
-            growth=jnp.where(good, 4.0, 2 * state.growth),
-            iteration=state.iteration + 1,
-            done=arrived | (damping > MAX_DAMPING) | ~jnp.all(jnp.isfinite(step)),
-        )
+        return advance(state, rows, lambda theta, step: exact_trial(bound, parameters, problem, theta))[0]
 
-    first = evaluate(start)
-    state = State(
-        start, *first, damping=jnp.asarray(1e-3), growth=jnp.asarray(4.0), iteration=jnp.asarray(0),
-        done=~jnp.all(jnp.isfinite(first[0])),
-    )  # fmt: skip
+    state = initial_state(start, exact_trial(bound, parameters, problem, start))
     state = jax.lax.while_loop(proceed, iterate, state) if len(parameters) else state
     return Solution(state.theta, jnp.sum(state.residual**2), state.iteration, state.model, state.derivative)
 

@@ -83,7 +83,7 @@ def summarise(
         flags.append("failed")
     else:
         flags += _label_flags(parameters, plan, theta, sigma, by_cube, options)
-        if _to_gain(residual, jacobian, theta) > CONVERGED * max(1.0, with_jitter):
+        if to_gain(residual, jacobian, theta) > CONVERGED * max(1.0, with_jitter):
             flags.append("not_converged")
         # Where no errors are stated, the scatter between neighbouring pixels stands for them.
         if float(stated_residual @ stated_residual) / freedom > POOR:
@@ -118,7 +118,7 @@ def summarise(
     )  # fmt: skip
 
 
-def _to_gain(residual: np.ndarray, jacobian: np.ndarray, theta: np.ndarray) -> float:
+def to_gain(residual: np.ndarray, jacobian: np.ndarray, theta: np.ndarray) -> float:
     """Return by how much the best step inside the unit cube should lower χ²."""
     if not len(theta):
         return 0.0
