@@ -1,8 +1,8 @@
 """Equal tuning budgets: every emulator gets as many trials, each of as many seconds, and the best on validation counts.
 
-``python benchmarks/tuning.py GRID --n-train 1000 --seconds 75`` on an imported ``mgb_reference``. The steps of a trial are
-those that fit into its seconds at the speed measured just before, so that each schedule ends in time. The trials are
-listed below, each as changes to a recipe that ships.
+``python benchmarks/tuning.py GRID --n-train 1000 --seconds 75`` on an imported ``mgb_reference``. The steps of a trial
+are those that fit into its seconds at the speed measured just before, so that each schedule ends in time. The trials
+are listed below, each as changes to a recipe that ships.
 """
 
 from __future__ import annotations
@@ -35,8 +35,18 @@ TRIALS: dict[str, list[dict[str, Any]]] = {
         {"architecture": {"width": 64, "depth": 4}, "learning_rate": 5e-3, "batch_spectra": 32},
         {"architecture": {"width": 64, "depth": 4}, "learning_rate": 1e-2, "batch_spectra": 32},
         {"architecture": {"width": 64, "depth": 4}, "learning_rate": 2e-2, "batch_spectra": 32},
-        {"architecture": {"width": 64, "depth": 4}, "learning_rate": 1e-2, "batch_spectra": 64, "batch_wavelengths": 64},
-        {"architecture": {"width": 64, "depth": 4}, "learning_rate": 1e-2, "batch_spectra": 16, "batch_wavelengths": 128},
+        {
+            "architecture": {"width": 64, "depth": 4},
+            "learning_rate": 1e-2,
+            "batch_spectra": 64,
+            "batch_wavelengths": 64,
+        },
+        {
+            "architecture": {"width": 64, "depth": 4},
+            "learning_rate": 1e-2,
+            "batch_spectra": 16,
+            "batch_wavelengths": 128,
+        },
         {"architecture": {"width": 64, "depth": 2}, "learning_rate": 1e-2, "batch_spectra": 32},
         {"architecture": {"width": 32, "depth": 4}, "learning_rate": 1e-2, "batch_spectra": 64},
         {"architecture": {"width": 128, "depth": 4}, "learning_rate": 7e-3, "batch_spectra": 16},
@@ -75,7 +85,8 @@ def main() -> None:
                 seconds = time.perf_counter() - start
                 rows.append({
                     "changes": changes, "steps": recipe.steps, "seconds": round(seconds, 1),
-                    "validation_mae": round(model.validation["mae"], 6), "test_mae": round(evaluate(model, grid).mae, 6),
+                    "validation_mae": round(model.validation["mae"], 6),
+                    "test_mae": round(evaluate(model, grid).mae, 6),
                     "parameters": model.training["parameters"], "yardstick_gflops": round(yardstick, 1),
                 })  # fmt: skip
             print(name, rows[-1], flush=True)

@@ -42,7 +42,7 @@ def test_every_job_has_a_result_and_a_model(finished) -> None:
     assert good["parameters"] == model.training["parameters"]
     assert good["cost"]["ms_per_spectrum_in_batch"] > 0
     assert good["matrix_product_gflops"] > 1
-    assert set(good["recovery"]["labels"]) == set(toy.SPACE.names)
+    assert set(good["recovery"]["summary"]) == set(toy.SPACE.names)
 
 
 def test_the_compiler_counts_the_operations_of_a_network(finished) -> None:
@@ -105,6 +105,16 @@ def test_other_recovery_settings_do_not_train_again(finished, finished_grid: Gri
     assert weights.stat().st_mtime_ns == before
 
 
+def test_labels_that_cannot_be_recovered_cost_no_training(finished, finished_grid: Grid, tmp_path: Path, plan) -> None:
+    plan["recovery"] = {"n_spectra": 2, "resolution": 400_000}
+    plan["emulators"] = {"line": plan["emulators"]["line"]}
+    study = Study.from_dict(plan)
+    results = run_study(study, finished_grid, tmp_path)
+    assert all("resolution = 400000" in r["recovery_failed"] for r in results)
+    assert [r["test"]["mae"] for r in results] == [r["test"]["mae"] for r in finished[2] if r["emulator"] == "line"]
+    assert "Labels not recovered" in write_report(study, results, tmp_path).read_text()
+
+
 def test_a_folder_of_another_study_is_refused(finished, finished_grid: Grid, tmp_path: Path, plan) -> None:
     shutil.copytree(finished[0] / "jobs", tmp_path / "jobs")
     plan["emulators"]["payne"] = {**plan["emulators"]["payne"], "steps": 61}
@@ -138,8 +148,8 @@ def test_jobs_run_side_by_side_on_two_devices(finished, finished_grid: Grid, tmp
         """
         import sys
         from pathlib import Path
-        import jax
-        sys.path.insert(0, "study")
+        import jax, toy
+        sys.path.insert(0, str(Path(toy.__file__).parent / "study"))
         from tiny import PLAN
         from starpayne.grid import Grid
         from starpayne.study import Study, run_study

@@ -6,7 +6,7 @@ PLAN: dict[str, Any] = {
     "name": "tiny",
     "n_train": [20, 30],
     "seeds": [0, 1],
-    "recovery": {"n_spectra": 4, "resolution": 5000, "snr": 100},
+    "recovery": {"n_spectra": 4, "resolution": 9000, "snr": 100},
     "emulators": {
         "line": {"recipe": "polynomial2", "architecture": {"degree": 1}},
         "payne": {

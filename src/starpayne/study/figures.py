@@ -62,7 +62,7 @@ def recovery_against_size(results: Sequence[Result]) -> Figure | None:
     with_recovery = [r for r in finished(results) if r.get("recovery")]
     if not with_recovery:
         return None
-    labels = list(with_recovery[0]["recovery"]["labels"])
+    labels = list(with_recovery[0]["recovery"]["summary"])
     columns = min(4, len(labels))
     rows = -(-len(labels) // columns)
     figure, axes = new_figure(rows, columns, figsize=(2.5 * columns, 2.1 * rows + 0.5))
@@ -88,7 +88,7 @@ def recovery_against_size(results: Sequence[Result]) -> Figure | None:
 
 
 def _part(result: Result, label: str, key: str) -> float:
-    value = result["recovery"]["labels"][label][key]
+    value = result["recovery"]["summary"][label][key]
     return float("nan") if value is None else float(value)
 
 

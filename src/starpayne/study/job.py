@@ -60,7 +60,7 @@ def run_job(job: Job, recovery: RecoverySettings, grid: Grid, folder: Path, note
             "validation": dict(model.validation),
             "test": evaluate(model, grid).to_dict(),
             "cost": prediction_cost(model.emulator, data.validation_labels),
-            "recovery": _recovered(model, grid, recovery, note),
+            **_recovered(model, grid, recovery, note),
         }
     except StarpayneError as error:
         result = head | {"failed": str(error)}
@@ -68,14 +68,19 @@ def run_job(job: Job, recovery: RecoverySettings, grid: Grid, folder: Path, note
     return result
 
 
-def _recovered(model: bundle.Model, grid: Grid, settings: RecoverySettings, note: Note) -> dict[str, Any] | None:
+def _recovered(model: bundle.Model, grid: Grid, settings: RecoverySettings, note: Note) -> dict[str, Any]:
+    """Return the recovered labels, or why there are none: the training and its errors stand all the same."""
     if settings.n_spectra == 0:
-        return None
-    result = recover(
-        model, grid, n_spectra=settings.n_spectra, resolution=settings.resolution, snr=settings.snr,
-        seed=settings.seed, progress=lambda done, total: note(f"labels of star {done} of {total}"),
-    )  # fmt: skip
-    return result.to_dict()
+        return {"recovery": None}
+    try:
+        result = recover(
+            model, grid, n_spectra=settings.n_spectra, resolution=settings.resolution, snr=settings.snr,
+            n_starts=settings.n_starts, seed=settings.seed,
+            progress=lambda done, total: note(f"labels of star {done} of {total}"),
+        )  # fmt: skip
+    except StarpayneError as error:
+        return {"recovery": None, "recovery_failed": str(error)}
+    return {"recovery": result.to_dict()}
 
 
 def _stored(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

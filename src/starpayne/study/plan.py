@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from starpayne.errors import StudyError
+from starpayne.errors import RecipeError, StudyError
 from starpayne.training import Recipe, presets
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
@@ -27,17 +27,20 @@ class RecoverySettings:
         n_spectra: test spectra that are fitted, evenly spaced; 0 for none.
         resolution: λ/FWHM.
         snr: signal to noise per pixel of a third of the FWHM.
+        n_starts: results of the coarse search that a fit may follow, where the first does not lead to the noise.
         seed: of the noise, which is the same for all emulators.
     """
 
     n_spectra: int = 100
     resolution: float = 40_000.0
     snr: float = 100.0
+    n_starts: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("n_spectra", 0, 10**6), ("resolution", 100, 10**7), ("snr", 1e-3, 1e9), ("seed", 0, 2**31 - 1)
+            ("n_spectra", 0, 10**6), ("resolution", 100, 10**7), ("snr", 1e-3, 1e9), ("n_starts", 1, 100),
+            ("seed", 0, 2**31 - 1),
         ):  # fmt: skip
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
@@ -109,8 +112,7 @@ class Study:
         """Read a study that ships, by its name (see :func:`studies`), or a TOML file.
 
         Raises:
-            StudyError: no such study, unreadable TOML, an unknown key, or a value out of its range.
-            RecipeError: for the settings of an emulator.
+            StudyError: no such study, unreadable TOML, an unknown key or recipe, or a value out of its range.
         """
         path = Path(source)
         if str(source) in studies():
@@ -166,11 +168,13 @@ def _contender(name: str, table: Any, sizes: tuple[int, ...], folder: Path) -> C
     changes = dict(table)
     source = changes.pop("recipe")
     own_sizes = changes.pop("n_train", None)
-    recipe = Recipe.preset(source) if source in presets() else Recipe.from_toml(folder / source)
     if "seed" in changes:
         raise StudyError(f"emulators.{name}: the seeds of a study are in its list `seeds`")
     try:
+        recipe = Recipe.preset(source) if source in presets() else Recipe.from_toml(folder / source)
         recipe = recipe.replace(**changes)
+    except RecipeError as error:
+        raise StudyError(f"emulators.{name}: {error}") from error
     except TypeError as error:
         raise StudyError(f"emulators.{name}: a setting has the wrong kind: {error}") from error
     return Contender(name, recipe, _whole_numbers(own_sizes, f"emulators.{name}.n_train", 2) if own_sizes else sizes)

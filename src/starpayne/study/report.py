@@ -46,6 +46,12 @@ def write_report(study: Study, results: Sequence[Result], folder: Path) -> Path:
     if failed:
         report.heading("Not trained")
         report.table(["training", "why"], [[f"{r['emulator']}, N = {r['n_train']:,}", r["failed"]] for r in failed])
+    lost = [r for r in done if "recovery_failed" in r]
+    if lost:
+        report.heading("Labels not recovered")
+        report.table(
+            ["training", "why"], [[f"{r['emulator']}, N = {r['n_train']:,}", r["recovery_failed"]] for r in lost]
+        )
     page = folder / "study.html"
     report.write(page)
     return page

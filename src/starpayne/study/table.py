@@ -47,11 +47,11 @@ def write_tables(folder: Path, name: str, results: Sequence[Result]) -> None:
         {"emulator": r["emulator"], "n_train": r["n_train"], "seed": r["seed"], "label": label, **facts}
         for r in finished(results)
         if r.get("recovery")
-        for label, facts in r["recovery"]["labels"].items()
+        for label, facts in r["recovery"]["summary"].items()
     ]
     if recovered:
         _write_csv(folder / "recovery.csv", tuple(recovered[0]), recovered)
-    write_json(folder / "study.json", {"study": name, "trainings": list(results)})
+    write_json(folder / "study.json", {"study": name, "trainings": [_without_stars(r) for r in results]})
 
 
 def curve(results: Sequence[Result], emulator: str, value: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -74,6 +74,15 @@ def curve(results: Sequence[Result], emulator: str, value: Any) -> tuple[np.ndar
 def names_of(results: Sequence[Result]) -> list[str]:
     """Return the emulators with at least one finished training, in the order of the study."""
     return list(dict.fromkeys(r["emulator"] for r in finished(results)))
+
+
+def _without_stars(result: Result) -> dict[str, Any]:
+    """Return a result without the labels of every star: those are in the ``result.json`` of its job."""
+    recovery = result.get("recovery")
+    if not recovery:
+        return dict(result)
+    kept = {k: v for k, v in recovery.items() if not isinstance(v, list) or k == "labels"}
+    return {**result, "recovery": kept}
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
