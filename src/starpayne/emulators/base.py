@@ -19,7 +19,12 @@ from starpayne.labels import LabelSpace
 from starpayne.wavelengths import MEDIA, check_coverage, check_medium, check_wavelength, convert_medium, covers
 
 CHANNELS = ("flux", "log10_continuum")
-"""What an emulator may give at each wavelength: normalised flux, and log10 of the continuum flux."""
+"""What an emulator may give at each wavelength: its quantity (normalised flux, where nothing else is said), and log10
+of the continuum flux. The first channel has the name flux in any case; ``SpectralDomain.quantity`` says what it is."""
+
+QUANTITIES = {"flux": "normalised flux", "intensity": "normalised intensity"}
+"""What the first channel of an emulator may be, in words. The normalised intensity is i(μ, λ) = π I(μ, λ) / F_c(λ), of
+the specific intensity I and the continuum surface flux F_c, so that the normalised flux is 2 ∫ i μ dμ."""
 
 PREDICT_MEMORY = 256 * 2**20
 """Bytes of intermediate arrays that one compiled call of ``predict`` may use."""
@@ -56,6 +61,8 @@ class SpectralDomain:
         sampling: λ/Δλ of the training grid (the coarsest step).
         resolution: λ/FWHM of broadening already in the training spectra; None for none beyond the star's own.
         physics: flags of what the training spectra leave out, such as ``no_molecules``, ``lte``, ``plane_parallel``.
+        quantity: of the first channel, "flux" or "intensity"; an intensity has ``mu`` as its last label.
+        mu: cosines of the viewing angles of the training grid, increasing, where the quantity is an intensity.
     """
 
     low: float
@@ -64,6 +71,8 @@ class SpectralDomain:
     sampling: float
     resolution: float | None = None
     physics: tuple[str, ...] = ()
+    quantity: str = "flux"
+    mu: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_medium(self.medium)
@@ -71,6 +80,10 @@ class SpectralDomain:
             raise WavelengthError(
                 f"a spectral domain needs 0 < low < high and sampling > 1, got {self.low}, {self.high}, {self.sampling}"
             )
+        if self.quantity not in QUANTITIES:
+            raise WavelengthError(f"quantity = {self.quantity!r} is not known; choose one of {', '.join(QUANTITIES)}")
+        if (self.quantity == "intensity") != bool(self.mu):
+            raise WavelengthError(f"quantity = {self.quantity!r} with mu = {self.mu}: intensities alone have angles")
 
     def prepare(self, wavelength: ArrayLike, medium: str | None) -> np.ndarray:
         """Return wavelengths (n,) float64 in this medium, after checking that they lie in the range.
@@ -102,10 +115,12 @@ class Prediction:
 
     Args:
         wavelength: (n_wavelength,) Å in ``medium``, as asked for.
-        flux: (n, n_wavelength) float32 normalised flux, or (n_wavelength,) for one label vector.
+        flux: (n, n_wavelength) float32 normalised flux, or (n_wavelength,) for one label vector; of an intensity
+            emulator the normalised intensity π I / F_c.
         medium: of the wavelengths.
         flags: for each label vector, the flags that apply (``extrapolated``, ``no_molecules``, …).
         continuum: same shape as flux, erg s⁻¹ cm⁻² Å⁻¹, where the emulator was trained on it; else None.
+        quantity: "flux" or "intensity", what ``flux`` holds.
     """
 
     wavelength: np.ndarray
@@ -113,11 +128,20 @@ class Prediction:
     medium: str
     flags: tuple[tuple[str, ...], ...]
     continuum: np.ndarray | None = None
+    quantity: str = "flux"
+
+    @property
+    def specific_intensity(self) -> np.ndarray | None:
+        """I, as ``flux``, in erg s⁻¹ cm⁻² Å⁻¹ sr⁻¹, where an intensity emulator knows the continuum too; else None."""
+        if self.quantity != "intensity" or self.continuum is None:
+            return None
+        return self.flux * self.continuum / np.float32(np.pi)
 
 
 class BoundEmulator(eqx.Module):
     """An emulator on fixed wavelengths: a pytree whose call is a pure function to jit, vmap and differentiate."""
 
+    emulator: eqx.AbstractVar[Emulator]
     wavelength: eqx.AbstractVar[HostArray]
 
     @abc.abstractmethod
@@ -138,7 +162,7 @@ class BoundEmulator(eqx.Module):
         """How many intermediate float32 numbers one spectrum takes (to choose batch sizes)."""
 
     def __call__(self, labels: Float[Array, " labels"]) -> Float[Array, " wavelengths"]:
-        """Return the normalised flux at the bound wavelengths for one vector of physical labels."""
+        """Return the normalised flux (or intensity) at the bound wavelengths for one vector of physical labels."""
         return self.outputs(labels)[0]
 
     # Equinox compares and hashes modules by their arrays, which cannot be hashed; jax.jit(bound) needs a hash.
@@ -250,6 +274,7 @@ class Emulator(eqx.Module):
             medium=medium or self.domain.medium,
             flags=tuple(flags_for(self.space, self.domain.physics, row) for row in rows),
             continuum=continuum[0] if one and continuum is not None else continuum,
+            quantity=self.domain.quantity,
         )
 
 

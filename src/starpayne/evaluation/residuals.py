@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,23 +11,30 @@ import numpy as np
 from starpayne.bundle import Model
 from starpayne.emulators.base import predict_in_chunks
 from starpayne.errors import GridError
-from starpayne.grid import Grid
+from starpayne.evaluation.relative import continuum_error, disc_flux_error
+from starpayne.grid import Grid, labels_with_mu, normalised_intensity
 
 PERCENTILES = (50.0, 68.0, 90.0, 95.0, 99.0, 99.9)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Residuals of an emulator, predicted minus true normalised flux, on held-out spectra.
+    """Residuals of an emulator, predicted minus true normalised flux (or intensity), on held-out spectra.
+
+    For an emulator of intensities n counts the (spectrum, viewing angle) pairs.
 
     Args:
         names: of the labels.
         labels: (n, n_labels) of the spectra, in the model's order.
         wavelength: (m,) Å, of the grid, in ``medium``.
         true, predicted: (n, m) float32.
-        rows: (n,) rows of the grid.
-        n_outside: spectra left out because they are outside the model's label domain.
+        rows: (n,) rows of the grid, repeated for the viewing angles of a spectrum.
+        n_outside: spectra (or pairs) left out because they are outside the model's label domain.
         split: what the rows are, in words.
+        quantity: "flux" or "intensity", of ``true`` and ``predicted``.
+        continuum_error: median, mean, 95th and 99th percentile and maximum of |predicted / true − 1| of the continuum,
+            where model and grid have one.
+        disc_flux_error: the same of the normalised flux 2 ∫ i μ dμ, where the model gives intensities.
     """
 
     names: tuple[str, ...]
@@ -39,6 +46,9 @@ class Evaluation:
     rows: np.ndarray
     n_outside: int
     split: str
+    quantity: str = "flux"
+    continuum_error: Mapping[str, float] | None = None
+    disc_flux_error: Mapping[str, float] | None = None
 
     @property
     def residual(self) -> np.ndarray:
@@ -77,15 +87,18 @@ class Evaluation:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data: mae, rmse, n_spectra, percentiles, worst spectra."""
+        """Return plain JSON data: mae, rmse, n_spectra, percentiles, worst spectra, relative errors where known."""
 
         def percentiles(values: np.ndarray) -> dict[str, float]:
             return {f"{q:g}": float(v) for q, v in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)}
 
+        relative = {"disc_flux_error": self.disc_flux_error, "continuum_error": self.continuum_error}
         return {
+            "quantity": self.quantity,
             "mae": self.mae,
             "rmse": self.rmse,
-            "n_spectra": len(self.rows),
+            **{name: dict(values) for name, values in relative.items() if values is not None},
+            "n_spectra": len(np.unique(self.rows)),
             "n_wavelengths": len(self.wavelength),
             "n_outside_domain": self.n_outside,
             "split": self.split,
@@ -107,16 +120,19 @@ def evaluate(model: Model, grid: Grid, rows: Sequence[int] | None = None) -> Eva
 
     Args:
         model: a trained model.
-        grid: a grid with the same label names; its wavelengths are converted to the model's medium.
+        grid: a grid with the same label names (but for ``mu``, which its viewing angles give); its wavelengths are
+            converted to the model's medium.
         rows: rows to take instead.
 
     Raises:
-        GridError: the grid's labels are not the model's, or no row is left.
+        GridError: the grid's labels are not the model's, it lacks the intensities, or no row is left.
         WavelengthError: the grid's wavelengths leave the model's range.
     """
     emulator = model.emulator
-    missing = [n for n in emulator.space.names if n not in grid.space.names]
-    foreign = [n for n in grid.space.names if n not in emulator.space.names]
+    intensities = emulator.domain.quantity == "intensity"
+    names = emulator.space.names[:-1] if intensities else emulator.space.names
+    missing = [n for n in names if n not in grid.space.names]
+    foreign = [n for n in grid.space.names if n not in names]
     if missing or foreign:
         raise GridError(
             f"the labels of {grid.path} are not the model's: "
@@ -124,25 +140,35 @@ def evaluate(model: Model, grid: Grid, rows: Sequence[int] | None = None) -> Eva
         )
     chosen, split = _rows(model, grid) if rows is None else (list(rows), "rows given")
     usable = grid.usable(chosen)
-    order = [grid.space.names.index(name) for name in emulator.space.names]
-    labels = grid.labels[usable][:, order]
+    order = [grid.space.names.index(name) for name in names]
+    labels, taken = grid.labels[usable][:, order], usable
+    if intensities:
+        labels, taken = labels_with_mu(labels, grid.mu), np.repeat(usable, len(grid.mu))
     inside = emulator.space.inside(labels)
-    usable, labels = usable[inside], labels[inside]
-    if len(usable) == 0:
+    labels, taken = labels[inside], taken[inside]
+    if len(taken) == 0:
         raise GridError(
             f"none of the {len(chosen)} spectra of {grid.path} ({split}) is inside the model's label domain"
         )
     wavelength = emulator.domain.prepare(grid.wavelength, grid.medium)
+    outputs = predict_in_chunks(emulator, labels, wavelength)
+    disc = None
+    if intensities:
+        stars, first = np.unique(taken, return_index=True)
+        disc = disc_flux_error(emulator, labels[first, :-1], wavelength, grid.flux(stars))
     return Evaluation(
         names=emulator.space.names,
         labels=labels,
         wavelength=grid.wavelength,
         medium=grid.medium,
-        true=grid.flux(usable),
-        predicted=predict_in_chunks(emulator, labels, wavelength)[:, 0],
-        rows=usable,
+        true=normalised_intensity(grid, usable)[inside] if intensities else grid.flux(taken),
+        predicted=outputs[:, 0],
+        rows=taken,
         n_outside=int(np.sum(~inside)),
         split=split,
+        quantity=emulator.domain.quantity,
+        continuum_error=continuum_error(emulator, outputs, grid, taken),
+        disc_flux_error=disc,
     )
 
 

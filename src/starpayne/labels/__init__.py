@@ -1,6 +1,6 @@
 """Stellar labels: names, units, bounds, transforms and constraints, and the space they span."""
 
 from starpayne.labels.space import LabelSpace
-from starpayne.labels.table import SYMBOLS, TRANSFORMS, UNITS, Constraint, Label, symbol_of, unit_of
+from starpayne.labels.table import MU, SYMBOLS, TRANSFORMS, UNITS, Constraint, Label, symbol_of, unit_of
 
-__all__ = ["Constraint", "Label", "LabelSpace", "SYMBOLS", "TRANSFORMS", "UNITS", "symbol_of", "unit_of"]
+__all__ = ["Constraint", "Label", "LabelSpace", "MU", "SYMBOLS", "TRANSFORMS", "UNITS", "symbol_of", "unit_of"]
