@@ -1,16 +1,9 @@
 """Emulators: labels and wavelength → normalised flux (or intensity), behind one contract."""
 
-from starpayne.emulators.base import (
-    CHANNELS,
-    QUANTITIES,
-    BoundEmulator,
-    Emulator,
-    Prediction,
-    SpectralDomain,
-    flags_for,
-)
+from starpayne.emulators.base import CHANNELS, BoundEmulator, Emulator, Prediction, flags_for
 from starpayne.emulators.convolutional import Convolutional
 from starpayne.emulators.disc import Quadrature, disc_flux, disc_quadrature
+from starpayne.emulators.domain import QUANTITIES, SpectralDomain
 from starpayne.emulators.gaussian_process import GaussianProcess
 from starpayne.emulators.payne import Payne
 from starpayne.emulators.polynomial import Polynomial

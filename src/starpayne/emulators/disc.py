@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-from starpayne.emulators.base import BoundEmulator, Emulator, SpectralDomain
+from starpayne.emulators.base import BoundEmulator, Emulator
+from starpayne.emulators.domain import SpectralDomain
 from starpayne.errors import LabelError
 
 NODES = 12
