@@ -20,7 +20,7 @@ from safetensors.numpy import save as serialise_safetensors
 from starpayne.emulators import CHANNELS, Emulator, SpectralDomain, architecture
 from starpayne.errors import BundleError, OutputExistsError, StarpayneError
 from starpayne.files import read_json, replace_folder, write_json
-from starpayne.labels import LabelSpace
+from starpayne.labels import MU, LabelSpace
 
 SCHEMA = 1
 KIND = "starpayne-emulator"
@@ -173,7 +173,12 @@ def _skeleton(manifest: Mapping[str, Any]) -> Emulator:
     space = LabelSpace.from_dict(manifest["label_space"])
     stated = dict(manifest["domain"])
     numbers = {name: float(stated[name]) for name in ("low", "high", "sampling")}
-    domain = SpectralDomain(**{**stated, **numbers, "physics": tuple(stated.get("physics", ()))})
+    tuples = {name: tuple(stated.get(name, ())) for name in ("physics", "mu")}
+    domain = SpectralDomain(**{**stated, **numbers, **tuples})
+    if domain.quantity == "intensity" and space.names[-1] != MU:
+        raise BundleError(
+            f"an intensity emulator has {MU!r} as its last label; the labels are {', '.join(space.names)}"
+        )
     cls = architecture(manifest["architecture"])
     return eqx.filter_eval_shape(cls.skeleton, space, domain, channels, manifest["config"])
 

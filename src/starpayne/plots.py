@@ -49,7 +49,7 @@ def residuals_by_wavelength(evaluations: Mapping[str, Evaluation]) -> Figure:
     figure, axes = new_figure(1 + len(evaluations), 1, figsize=(8, 1.8 + 1.8 * len(evaluations)))
     first = next(iter(evaluations.values()))
     axes[0, 0].plot(first.wavelength, np.mean(first.true, axis=0), color="black", lw=0.7)
-    axes[0, 0].set_ylabel("mean flux of\nheld-out spectra")
+    axes[0, 0].set_ylabel(f"mean {first.quantity} of\nheld-out spectra")
     top = 1.1 * max(float(np.percentile(np.abs(e.residual), 95, axis=0).max()) for e in evaluations.values())
     for (name, evaluation), axis, colour in zip(evaluations.items(), axes[1:, 0], COLOURS, strict=False):
         size = np.abs(evaluation.residual)
@@ -143,7 +143,7 @@ def examples(evaluation: Evaluation, title: str = "") -> Figure:
             f"{title + ': ' if title else ''}{which} spectrum, MAE {evaluation.per_spectrum[i]:.5f} ({labels})",
             fontsize=8, loc="left",
         )  # fmt: skip
-        flux.set_ylabel("flux / continuum")
+        flux.set_ylabel("flux / continuum" if evaluation.quantity == "flux" else "π intensity / continuum")
         residual.set_ylabel("residual")
         flux.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, frameon=False)
         for axis in (flux, residual):
@@ -158,7 +158,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
     for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
         steps, maes = [h["step"] for h in history], [h["validation_mae"] for h in history]
         axes[0, 0].plot(steps, maes, "o-", ms=2.5, color=colour, lw=1, label=name)
-    axes[0, 0].set(xlabel="training step", ylabel="validation MAE of flux", yscale="log", xscale="log")
+    axes[0, 0].set(xlabel="training step", ylabel="validation MAE", yscale="log", xscale="log")
     axes[0, 0].legend(fontsize=8)
     return figure
 

@@ -12,22 +12,26 @@ from starpayne.errors import SpectrumError
 from starpayne.files import write_bytes
 
 FORMATS = (".csv", ".txt", ".fits", ".npz")
+MEANING = {
+    "flux": "flux normalised to the continuum",
+    "intensity": "intensity times pi over the continuum flux",
+}
 
 
 def write_spectrum(path: Path, prediction: Prediction, labels: Mapping[str, float]) -> None:
-    """Write wavelength (Å, float64) and normalised flux of one predicted spectrum, with labels, medium and flags.
+    """Write wavelength (Å, float64) and normalised flux or intensity of one spectrum, with labels, medium and flags.
 
     Raises:
         SpectrumError: for a suffix that is not one of .csv, .txt, .fits, .npz.
     """
     suffix = path.suffix.lower()
-    columns = {"wavelength": prediction.wavelength, "flux": prediction.flux}
+    columns = {"wavelength": prediction.wavelength, prediction.quantity: prediction.flux}
     if prediction.continuum is not None:
         columns["continuum"] = prediction.continuum
     if suffix in (".csv", ".txt"):
         separator = "," if suffix == ".csv" else " "
         head = [
-            f"# wavelength in Angstrom ({prediction.medium}); flux normalised to the continuum",
+            f"# wavelength in Angstrom ({prediction.medium}); {MEANING[prediction.quantity]}",
             "# " + ", ".join(f"{name} = {value:g}" for name, value in labels.items()),
             *(f"# flag: {flag}" for flag in prediction.flags[0]),
             separator.join(columns),

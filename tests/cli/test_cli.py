@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import intensities
 import numpy as np
 import pytest
 import toy
@@ -129,3 +130,27 @@ def test_ctrl_c_says_that_nothing_is_lost(finished_grid, tmp_path, monkeypatch, 
         main()
     assert stop.value.code == 130
     assert "finished work is kept, and the same command goes on" in " ".join(capsys.readouterr().err.split())
+
+
+def test_intensities_from_the_shell(tmp_path, monkeypatch, capsys) -> None:
+    grid, model = intensities.write_grid(tmp_path / "g.zarr").path, tmp_path / "m.model"
+    words = ["--recipe", "polynomial2", "--quantity", "intensity", "--n-train", 40]
+    said = run("train", grid, *words, "--out", model, "--json", tmp_path / "t.json")
+    assert "40 spectra, validation MAE" in said
+    assert "(normalised intensity)" in said
+    assert json.loads((tmp_path / "t.json").read_text())["n_train"] == 40
+    text = run("evaluate", model, grid, "--figures", tmp_path / "figures", "--json", tmp_path / "e.json")
+    assert "(normalised intensity)" in text
+    mean = json.loads((tmp_path / "e.json").read_text())["disc_flux_error"]["mean"]
+    assert f"mean: {mean:.5f}" in text
+    labels = ["--teff", 5500, "--logg", 4, "--alpha_fe", 0, "--vmic", 1, "--mg_fe", 0]
+    predict = ["predict", "--model", model, *labels, "--out", tmp_path / "s.csv", "--json", tmp_path / "s.json"]
+    assert "missing labels: mu (0.316228 to 0.948683)" in refuse(monkeypatch, capsys, *predict)
+    assert "normalised intensity 0." in run(*predict, "--mu", 0.5)
+    assert len(json.loads((tmp_path / "s.json").read_text())["intensity"]) == 40
+    written = (tmp_path / "s.csv").read_text()
+    assert "intensity times pi over the continuum flux" in written
+    assert "\nwavelength,intensity\n" in written
+    fit = ["fit", tmp_path / "s.csv", "--model", model, "--resolution", 5000, "--out", tmp_path / "f.csv"]
+    said = refuse(monkeypatch, capsys, *fit)
+    assert "gives intensities at one viewing angle" in said

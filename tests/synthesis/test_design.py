@@ -119,11 +119,18 @@ def test_the_demo_design_is_as_large_as_promised() -> None:
 
 
 def test_shipped_designs_are_listed_and_readable() -> None:
-    assert shipped_designs() == ["demo", "mgb_reference"]
+    assert shipped_designs() == ["demo", "intensities", "mgb_reference"]
     for name in shipped_designs():
         assert Design.shipped(name).name == name
-    with pytest.raises(SynthesisError, match="no shipped design 'apogee'; there are: demo, mgb_reference"):
+    with pytest.raises(SynthesisError, match="no shipped design 'apogee'; there are: demo, intensities, mgb_reference"):
         Design.shipped("apogee")
+
+
+def test_the_design_of_intensities_stores_the_very_angles_of_its_flux() -> None:
+    design = Design.shipped("intensities")
+    n = design.settings["n_mu"]
+    np.testing.assert_allclose(design.settings["mu"], np.sqrt((np.arange(n) + 0.5) / n), atol=1e-9)
+    assert not design.undersampled
 
 
 def test_the_mgb_reference_design_has_the_stars_of_the_shared_grid(mgb) -> None:

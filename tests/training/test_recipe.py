@@ -44,6 +44,8 @@ def to_toml(recipe: Recipe) -> str:
         Recipe(architecture=ConvolutionalArchitecture((8,), 4)),
         Recipe(architecture=PolynomialArchitecture(3, 0.5), output="raw", seed=2),
         Recipe(architecture=PolynomialArchitecture()),
+        Recipe(architecture=PolynomialArchitecture(), quantity="intensity"),
+        TRANSFORMER.replace(quantity="intensity"),
         Recipe(architecture=GaussianProcessArchitecture("squared_exponential", 1e-4)),
     ],
 )
@@ -85,6 +87,13 @@ def test_a_recipe_in_closed_form_has_no_settings_of_an_optimizer() -> None:
     assert set(recipe.to_dict()) == {"emulator", "architecture", "channels", "output", "seed"}
 
 
+def test_the_quantity_is_written_down_only_where_it_is_not_the_flux() -> None:
+    # A training of a version without it must be recognised as the same.
+    assert "quantity" not in Recipe().to_dict()
+    assert Recipe(quantity="intensity").to_dict()["quantity"] == "intensity"
+    assert Recipe.preset("transformer_intensity").quantity == "intensity"
+
+
 def test_a_changed_copy_leaves_the_original_alone() -> None:
     changed = TRANSFORMER.replace(steps=5, architecture={"depth": 1, "periods": [1e-5, 1.0]})
     assert (changed.steps, changed.architecture.depth, changed.architecture.periods) == (5, 1, (1e-5, 1.0))
@@ -99,7 +108,7 @@ def test_a_changed_copy_leaves_the_original_alone() -> None:
             {"learning_rat": 1},
             r"^unknown recipe setting 'learning_rat'; did you mean 'learning_rate'\? \(settings: arch",
         ),
-        ({"colour": 1}, r"^unknown recipe setting 'colour' \(settings: architecture, channels, output,"),
+        ({"colour": 1}, r"^unknown recipe setting 'colour' \(settings: architecture, channels, quantity, output,"),
         (
             {"emulator": "transformer", "architecture": {"widht": 3}},
             r"^unknown architecture setting 'widht'; did you mean 'width'\? \(settings: width, depth, tokens,",
@@ -140,6 +149,7 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(data: dict, text: str) -> 
 
 
 WRONG_KINDS = [
+    ({"quantity": "colour"}, "quantity = 'colour' is not known; choose one of flux, intensity"),
     ({"optimizer": "sgd"}, "optimizer = 'sgd' is not known; choose one of adamw, radam, muon"),
     ({"loss": "mse"}, "loss = 'mse' is not known; choose one of l1, l2, huber"),
     ({"schedule": "step"}, "schedule = 'step' is not known; choose one of cosine, constant, linear, stable_decay"),

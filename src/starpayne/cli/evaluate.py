@@ -37,6 +37,7 @@ def evaluate(
     Example: starpayne evaluate transformer.model grid.zarr --figures figures --json evaluation.json
     """
     from starpayne import bundle, plots
+    from starpayne.emulators import QUANTITIES
     from starpayne.evaluation import evaluate as run
     from starpayne.evaluation import recover as run_recovery
     from starpayne.grid import Grid
@@ -51,9 +52,12 @@ def evaluate(
     result = run(loaded, opened)
     facts = result.to_dict()
     typer.echo(f"{facts['n_spectra']} spectra ({facts['split']}), {facts['n_wavelengths']} wavelengths")
-    typer.echo(f"MAE  {facts['mae']:.6f}\nRMSE {facts['rmse']:.6f}   (normalised flux)")
+    typer.echo(f"MAE  {facts['mae']:.6f}\nRMSE {facts['rmse']:.6f}   ({QUANTITIES[result.quantity]})")
     for title, values in facts["percentiles"].items():
         typer.echo(f"{title:20s} " + "  ".join(f"{q}%: {v:.5f}" for q, v in values.items()))
+    for title in ("disc_flux_error", "continuum_error"):
+        if title in facts:
+            typer.echo(f"{title:20s} " + "  ".join(f"{q}: {v:.5f}" for q, v in facts[title].items()) + "  (relative)")
     worst = facts["worst"][0]
     labels = ", ".join(f"{k} {v:.4g}" for k, v in worst["labels"].items())
     typer.echo(f"worst: row {worst['row']}, MAE {worst['mae']:.5f} ({labels})")

@@ -48,12 +48,14 @@ def fit(
     from starpayne import bundle
     from starpayne.fitting import FitOptions
     from starpayne.fitting import fit as run
+    from starpayne.fitting.forward import refuse_intensities
     from starpayne.fitting.table import check_table, write_table
     from starpayne.spectra import ObservedSpectrum
 
     check_table(out)
     refuse_existing(out, overwrite)
     loaded = bundle.load(model)
+    refuse_intensities(loaded.emulator)
     held = _pairs(fix or [])
     choices: dict[str, Any] = {name: held.pop(name) for name in ("rv", "vsini", "broadening") if name in held}
     for name in free or []:

@@ -34,11 +34,13 @@ def predict(
 ) -> None:
     """Predict a spectrum from labels, each given as an option by its name, in the model's units.
 
-    Units: --teff in K, --logg in dex(cm/s2), --vmic in km/s, --feh and --xx_fe in dex relative to the Sun.
+    Units: --teff in K, --logg in dex(cm/s2), --vmic in km/s, --feh and --xx_fe in dex relative to the Sun;
+    --mu, of a model of intensities, is the cosine of the viewing angle.
 
     Example: starpayne predict --model m.model --teff 5777 --logg 4.44 --feh 0 --vmic 1 --mg_fe 0 --out sun.csv
     """
     from starpayne import bundle
+    from starpayne.emulators import QUANTITIES
 
     refuse_existing(out, overwrite)
     emulator = bundle.load(model).emulator
@@ -58,10 +60,10 @@ def predict(
         console.print(f"flag: {flag}", markup=False)
     facts = dict(zip(emulator.space.names, map(float, vector), strict=True))
     write_spectrum(out, prediction, facts)
-    flux = prediction.flux
+    flux, what = prediction.flux, QUANTITIES[prediction.quantity]
     typer.echo(
         f"{out}: {len(flux)} wavelengths {prediction.wavelength[0]:.3f} to {prediction.wavelength[-1]:.3f} Å "
-        f"({prediction.medium}), normalised flux {float(np.min(flux)):.3f} to {float(np.max(flux)):.3f}"
+        f"({prediction.medium}), {what} {float(np.min(flux)):.3f} to {float(np.max(flux)):.3f}"
     )
     write_result(
         json,
@@ -70,7 +72,7 @@ def predict(
             "medium": prediction.medium,
             "flags": list(prediction.flags[0]),
             "wavelength": prediction.wavelength.tolist(),
-            "flux": flux.astype(float).tolist(),
+            prediction.quantity: flux.astype(float).tolist(),
         },
     )
 

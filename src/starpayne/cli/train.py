@@ -28,6 +28,10 @@ def train(
     n_train: Annotated[
         int | None, typer.Option(metavar="N", help="Take the first N training spectra of the grid's split.", min=1)
     ] = None,
+    quantity: Annotated[
+        str | None,
+        typer.Option(help="flux, or intensity with the viewing angle mu as a label; by default the recipe's."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Updates, instead of the recipe's.", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed, instead of the recipe's.", min=0)] = None,
     overwrite: Overwrite = False,
@@ -37,6 +41,7 @@ def train(
 
     Example: starpayne train grid.zarr --emulator transformer --n-train 1000 --out transformer.model
     """
+    from starpayne.emulators import QUANTITIES
     from starpayne.grid import Grid
     from starpayne.training import Recipe, TrainingData, presets
     from starpayne.training import train as run
@@ -45,22 +50,23 @@ def train(
         raise RecipeError("give either --emulator payne|transformer or --recipe NAME|FILE")
     name = emulator or recipe or ""
     chosen = Recipe.from_toml(name) if recipe and recipe not in presets() else Recipe.preset(name)
-    changes = {k: v for k, v in (("steps", steps), ("seed", seed)) if v is not None}
+    changes = {k: v for k, v in (("steps", steps), ("seed", seed), ("quantity", quantity)) if v is not None}
     chosen = chosen.replace(**changes)
-    data = TrainingData.from_grid(Grid.open(grid), n_train, chosen.channels, name=grid.name)
+    data = TrainingData.from_grid(Grid.open(grid), n_train, chosen.channels, name=grid.name, quantity=chosen.quantity)
     with progress_bar(f"training {chosen.emulator}") as bar:
         model = run(
             data, chosen, out, overwrite=overwrite,
             progress=lambda step, total, facts: bar(step, total, training_note(facts)),
         )  # fmt: skip
+    n_spectra, what = len(data.split["train"]), QUANTITIES[chosen.quantity]
     typer.echo(
-        f"{out}: {chosen.emulator} with {model.training['parameters']:,} parameters, {len(data.labels)} spectra, "
-        f"validation MAE {model.validation['mae']:.5f} (normalised flux), {model.training['seconds']:.0f} s"
+        f"{out}: {chosen.emulator} with {model.training['parameters']:,} parameters, {n_spectra} spectra, "
+        f"validation MAE {model.validation['mae']:.5f} ({what}), {model.training['seconds']:.0f} s"
     )
     write_result(
         json,
         {
-            "model": str(out), "emulator": chosen.emulator, "n_train": len(data.labels),
+            "model": str(out), "emulator": chosen.emulator, "n_train": n_spectra,
             "validation": dict(model.validation), "seconds": model.training["seconds"],
         },
     )  # fmt: skip

@@ -1,8 +1,10 @@
-"""Emulators: labels and wavelength → normalised flux, behind one contract."""
+"""Emulators: labels and wavelength → normalised flux (or intensity), behind one contract."""
 
 from starpayne.emulators.additive import AdditivePayne
-from starpayne.emulators.base import CHANNELS, BoundEmulator, Emulator, Prediction, SpectralDomain, flags_for
+from starpayne.emulators.base import CHANNELS, BoundEmulator, Emulator, Prediction, flags_for
 from starpayne.emulators.convolutional import Convolutional
+from starpayne.emulators.disc import Quadrature, disc_flux, disc_quadrature
+from starpayne.emulators.domain import QUANTITIES, SpectralDomain
 from starpayne.emulators.gaussian_process import GaussianProcess
 from starpayne.emulators.payne import Payne
 from starpayne.emulators.polynomial import Polynomial
@@ -33,8 +35,12 @@ __all__ = [
     "Payne",
     "Polynomial",
     "Prediction",
+    "QUANTITIES",
+    "Quadrature",
     "SpectralDomain",
     "TransformerPayne",
     "architecture",
+    "disc_flux",
+    "disc_quadrature",
     "flags_for",
 ]

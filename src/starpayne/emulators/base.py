@@ -14,12 +14,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
-from starpayne.errors import LabelError, WavelengthError
+from starpayne.emulators.domain import SpectralDomain
+from starpayne.errors import LabelError
 from starpayne.labels import LabelSpace
-from starpayne.wavelengths import MEDIA, check_coverage, check_medium, check_wavelength, convert_medium, covers
+from starpayne.wavelengths import check_wavelength, convert_medium
 
 CHANNELS = ("flux", "log10_continuum")
-"""What an emulator may give at each wavelength: normalised flux, and log10 of the continuum flux."""
+"""What an emulator may give at each wavelength: its quantity (normalised flux, where nothing else is said), and log10
+of the continuum flux. The first channel has the name flux in any case; ``SpectralDomain.quantity`` says what it is."""
 
 PREDICT_MEMORY = 256 * 2**20
 """Bytes of intermediate arrays that one compiled call of ``predict`` may use."""
@@ -47,65 +49,17 @@ class HostArray:
 
 
 @dataclass(frozen=True)
-class SpectralDomain:
-    """The wavelengths an emulator was trained for, and what its spectra are.
-
-    Args:
-        low, high: range in Å.
-        medium: "air" or "vacuum".
-        sampling: λ/Δλ of the training grid (the coarsest step).
-        resolution: λ/FWHM of broadening already in the training spectra; None for none beyond the star's own.
-        physics: flags of what the training spectra leave out, such as ``no_molecules``, ``lte``, ``plane_parallel``.
-    """
-
-    low: float
-    high: float
-    medium: str
-    sampling: float
-    resolution: float | None = None
-    physics: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_medium(self.medium)
-        if not (0 < self.low < self.high < np.inf and 1 < self.sampling < np.inf):
-            raise WavelengthError(
-                f"a spectral domain needs 0 < low < high and sampling > 1, got {self.low}, {self.high}, {self.sampling}"
-            )
-
-    def prepare(self, wavelength: ArrayLike, medium: str | None) -> np.ndarray:
-        """Return wavelengths (n,) float64 in this medium, after checking that they lie in the range.
-
-        Raises:
-            WavelengthError: traced, unsorted, not finite, or outside; the text names both ranges, and says so when
-                the wavelengths would fit if they were given in the other medium.
-        """
-        given = check_wavelength(wavelength)
-        stated = check_medium(medium) if medium else self.medium
-        converted = convert_medium(given, stated, self.medium)
-        try:
-            check_coverage(converted, self.low, self.high, self.medium)
-        except WavelengthError as error:
-            other = MEDIA[1 - MEDIA.index(stated)]
-            as_other = convert_medium(given, other, self.medium)
-            if covers(self.low, self.high, as_other):
-                raise WavelengthError(
-                    f"{error}; they were taken to be {stated} wavelengths and would fit as {other} ones: "
-                    f"say medium={other!r} if that is what they are"
-                ) from error
-            raise
-        return converted
-
-
-@dataclass(frozen=True)
 class Prediction:
     """Predicted spectra with what a user should know about them.
 
     Args:
         wavelength: (n_wavelength,) Å in ``medium``, as asked for.
-        flux: (n, n_wavelength) float32 normalised flux, or (n_wavelength,) for one label vector.
+        flux: (n, n_wavelength) float32 normalised flux, or (n_wavelength,) for one label vector; of an intensity
+            emulator the normalised intensity π I / F_c.
         medium: of the wavelengths.
         flags: for each label vector, the flags that apply (``extrapolated``, ``no_molecules``, …).
         continuum: same shape as flux, erg s⁻¹ cm⁻² Å⁻¹, where the emulator was trained on it; else None.
+        quantity: "flux" or "intensity", what ``flux`` holds.
     """
 
     wavelength: np.ndarray
@@ -113,11 +67,20 @@ class Prediction:
     medium: str
     flags: tuple[tuple[str, ...], ...]
     continuum: np.ndarray | None = None
+    quantity: str = "flux"
+
+    @property
+    def specific_intensity(self) -> np.ndarray | None:
+        """I, as ``flux``, in erg s⁻¹ cm⁻² Å⁻¹ sr⁻¹, where an intensity emulator knows the continuum too; else None."""
+        if self.quantity != "intensity" or self.continuum is None:
+            return None
+        return self.flux * self.continuum / np.float32(np.pi)
 
 
 class BoundEmulator(eqx.Module):
     """An emulator on fixed wavelengths: a pytree whose call is a pure function to jit, vmap and differentiate."""
 
+    emulator: eqx.AbstractVar[Emulator]
     wavelength: eqx.AbstractVar[HostArray]
 
     @abc.abstractmethod
@@ -138,7 +101,7 @@ class BoundEmulator(eqx.Module):
         """How many intermediate float32 numbers one spectrum takes (to choose batch sizes)."""
 
     def __call__(self, labels: Float[Array, " labels"]) -> Float[Array, " wavelengths"]:
-        """Return the normalised flux at the bound wavelengths for one vector of physical labels."""
+        """Return the normalised flux (or intensity) at the bound wavelengths for one vector of physical labels."""
         return self.outputs(labels)[0]
 
     # Equinox compares and hashes modules by their arrays, which cannot be hashed; jax.jit(bound) needs a hash.
@@ -264,6 +227,7 @@ class Emulator(eqx.Module):
             medium=medium or self.domain.medium,
             flags=tuple(flags_for(self.space, self.domain.physics, row) for row in rows),
             continuum=continuum[0] if one and continuum is not None else continuum,
+            quantity=self.domain.quantity,
         )
 
 

@@ -167,6 +167,11 @@ def recover(
     for name, value in (("n_spectra", n_spectra), ("n_search", n_search), ("n_starts", n_starts)):
         if value < 1:
             raise SpectrumError(f"{name} = {value} must be at least 1")
+    if model.emulator.domain.quantity != "flux":
+        raise SpectrumError(
+            f"a model of {model.emulator.domain.quantity} has no disc-integrated flux to fit stars with; "
+            "train one on fluxes"
+        )
     if seed < 0:
         raise SpectrumError(f"seed = {seed} must be 0 or more")
     held = held_out(model, grid, rows, n_spectra if rows is None else None)

@@ -9,7 +9,7 @@ import numpy as np
 
 from starpayne.bundle import Model
 from starpayne.errors import GridError
-from starpayne.grid import Grid
+from starpayne.grid import Grid, labels_with_mu
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,19 @@ class HeldOut:
     """Rows of a grid to hold a model against.
 
     Args:
-        rows: (n,) of the grid, synthesized and inside the model's label domain.
+        rows: (n,) of the grid, synthesized and inside the model's label domain; for a model of intensities each row
+            stands once per viewing angle.
         labels: (n, n_labels) in the model's order, physical units.
         n_outside: rows left out because they are outside that domain.
         split: what the rows are, in words.
+        angles: (n,) indices of the grid's viewing angles, for a model of intensities.
     """
 
     rows: np.ndarray
     labels: np.ndarray
     n_outside: int
     split: str
+    angles: np.ndarray | None = None
 
 
 def held_out(model: Model, grid: Grid, rows: Sequence[int] | None = None, at_most: int | None = None) -> HeldOut:
@@ -47,8 +50,11 @@ def held_out(model: Model, grid: Grid, rows: Sequence[int] | None = None, at_mos
         GridError: the grid's labels are not the model's, or no row is left.
     """
     space = model.emulator.space
-    missing = [n for n in space.names if n not in grid.space.names]
-    foreign = [n for n in grid.space.names if n not in space.names]
+    intensities = model.emulator.domain.quantity == "intensity"
+    # The last label of a model of intensities is the viewing angle.
+    names = space.names[:-1] if intensities else space.names
+    missing = [n for n in names if n not in grid.space.names]
+    foreign = [n for n in grid.space.names if n not in names]
     if missing or foreign:
         raise GridError(
             f"the labels of {grid.path} are not the model's: "
@@ -58,14 +64,20 @@ def held_out(model: Model, grid: Grid, rows: Sequence[int] | None = None, at_mos
     usable = grid.usable(chosen)
     if at_most is not None and at_most < len(usable):
         usable = usable[np.rint(np.linspace(0, len(usable) - 1, at_most)).astype(int)]
-    order = [grid.space.names.index(name) for name in space.names]
-    labels = grid.labels[usable][:, order]
+    order = [grid.space.names.index(name) for name in names]
+    labels, angles = grid.labels[usable][:, order], None
+    if intensities:
+        n_mu = len(grid.mu)
+        labels, angles = labels_with_mu(labels, grid.mu), np.tile(np.arange(n_mu), len(usable))
+        usable = np.repeat(usable, n_mu)
     inside = space.inside(labels)
     if not inside.any():
         raise GridError(
             f"none of the {len(chosen)} spectra of {grid.path} ({split}) is inside the model's label domain"
         )
-    return HeldOut(usable[inside], labels[inside], int(np.sum(~inside)), split)
+    return HeldOut(
+        usable[inside], labels[inside], int(np.sum(~inside)), split, None if angles is None else angles[inside]
+    )
 
 
 def _default_rows(model: Model, grid: Grid) -> tuple[list[int], str]:

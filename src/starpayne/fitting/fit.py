@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from starpayne.bundle import Model
+from starpayne.fitting.forward import refuse_intensities
 from starpayne.fitting.freedom import FreeLabels
 from starpayne.fitting.instrument import Resolution
 from starpayne.fitting.noise import Noise
@@ -52,12 +53,14 @@ def fit(
         the result; a fit that fails is a result with flags, not an exception.
 
     Raises:
-        SpectrumError: the spectrum cannot be fitted with this model (no overlap, resolution too high, too few pixels).
+        SpectrumError: the spectrum cannot be fitted with this model (no overlap, resolution too high, too few pixels, a
+            model of intensities).
         LabelError: a fixed label is unknown or out of range.
 
     Example:
         ``fit(ObservedSpectrum.read("sun.fits"), load("model"), 47000, FitOptions(fix={"alpha_fe": 0})).labels``
     """
+    refuse_intensities(model.emulator)
     options = options or FitOptions()
     free = FreeLabels.of(model.emulator.space, options.fix)
     star = observation(spectrum, model, resolution, options)

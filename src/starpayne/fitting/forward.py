@@ -70,8 +70,10 @@ class ForwardModel(eqx.Module):
             there).
 
         Raises:
-            SpectrumError: for a resolution that the model cannot give, or a spectrum that does not overlap it.
+            SpectrumError: for a resolution that the model cannot give, a spectrum that does not overlap it, or a
+                model of intensities.
         """
+        refuse_intensities(emulator)
         domain = emulator.domain
         wavelength = check_wavelength(wavelength)
         own = convert_medium(wavelength, medium, domain.medium) if medium else wavelength
@@ -115,6 +117,15 @@ class ForwardModel(eqx.Module):
         shift = SPEED_OF_LIGHT * jnp.arctanh(jnp.asarray(rv) / SPEED_OF_LIGHT) - self.velocity
         square = jnp.asarray(vsini) ** 2, jnp.asarray(broadening) ** 2
         return 1 + self.observe(self.bound(labels) - 1, shift, *square)
+
+
+def refuse_intensities(emulator: Emulator) -> None:
+    """Raise SpectrumError for an emulator that has no disc-integrated flux."""
+    if emulator.domain.quantity != "flux":
+        raise SpectrumError(
+            "this model gives intensities at one viewing angle, not the flux of a star's whole disc, so it cannot be "
+            'fitted; train one on fluxes (quantity = "flux" in the recipe), or integrate with emulators.disc_flux'
+        )
 
 
 def log_velocity(velocity: float) -> float:

@@ -258,6 +258,24 @@ class Grid:
         return "continuum" in self._group
 
     @property
+    def has_intensity(self) -> bool:
+        return "intensity" in self._group
+
+    @cached_property
+    def mu(self) -> np.ndarray:
+        """(n_mu,) float64 cosines of the viewing angles of the intensities, in the grid's order."""
+        if not self.has_intensity:
+            raise GridError(self._no_intensities)
+        return self._read("mu", np.s_[:])
+
+    @property
+    def _no_intensities(self) -> str:
+        return (
+            f"{self.path} stores no intensities; synthesize it anew with viewing angles, mu = [...] under "
+            "[engine.settings] of its design (as in the shipped design intensities.toml)"
+        )
+
+    @property
     def fingerprint(self) -> str:
         """A hash of labels, wavelengths and provenance: the same for the same grid, wherever it lies."""
         digest = hashlib.sha256(self.labels.tobytes() + self.wavelength.tobytes())
@@ -288,8 +306,8 @@ class Grid:
 
     def intensity(self, rows: ArrayLike | Sequence[int] | None = None) -> np.ndarray:
         """Return specific intensities (n_rows, n_mu, n_wavelength) float32 in erg s⁻¹ cm⁻² Å⁻¹ sr⁻¹."""
-        if "intensity" not in self._group:
-            raise GridError(f"{self.path} stores no intensities")
+        if not self.has_intensity:
+            raise GridError(self._no_intensities)
         return self._spectra("intensity", rows)
 
     def usable(self, rows: Iterable[int]) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Stellar labels: names, units, bounds, transforms and constraints, and the space they span."""
 
 from starpayne.labels.space import LabelSpace
-from starpayne.labels.table import SYMBOLS, TRANSFORMS, UNITS, Constraint, Label, is_abundance, symbol_of, unit_of
+from starpayne.labels.table import MU, SYMBOLS, TRANSFORMS, UNITS, Constraint, Label, is_abundance, symbol_of, unit_of
 
 __all__ = [
     "Constraint",
     "Label",
     "LabelSpace",
+    "MU",
     "SYMBOLS",
     "TRANSFORMS",
     "UNITS",

@@ -13,8 +13,11 @@ from starpayne.errors import LabelError
 TRANSFORMS = ("linear", "log10", "inverse")
 """Scale on which a label is min–max scaled; ``inverse`` is 1/x, the natural scale of 5040/Teff."""
 
-UNITS = {"teff": "K", "logg": "dex(cm/s2)", "feh": "dex", "alpha_fe": "dex", "vmic": "km/s"}
-"""Units of the labels every grid may have; any ``xx_fe`` is in dex."""
+UNITS = {"teff": "K", "logg": "dex(cm/s2)", "feh": "dex", "alpha_fe": "dex", "vmic": "km/s", "mu": ""}
+"""Units of the labels every grid may have; any ``xx_fe`` is in dex; ``mu`` is the cosine of the viewing angle."""
+
+MU = "mu"
+"""The cosine of the viewing angle: the last label of an emulator of intensities."""
 
 SYMBOLS = {
     "teff": "$T_\\mathrm{eff}$",
@@ -22,6 +25,7 @@ SYMBOLS = {
     "feh": "[Fe/H]",
     "alpha_fe": "[α/Fe]",
     "vmic": "$v_\\mathrm{mic}$",
+    "mu": "$\\mu$",
 }
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from starpayne.emulators import CHANNELS, SpectralDomain
+from starpayne.emulators import CHANNELS, QUANTITIES, SpectralDomain
 from starpayne.errors import TrainingError
-from starpayne.grid import Grid
+from starpayne.grid import Grid, labels_with_mu, normalised_intensity, space_with_mu
 from starpayne.labels import LabelSpace
 from starpayne.wavelengths import sampling_of
 
@@ -29,7 +29,8 @@ class TrainingData:
         labels, validation_labels: (n, n_labels) float64.
         targets, validation_targets: (n, channels, n_wavelength) float32.
         channels: what the targets are.
-        split: the rows of the grid that train, validate and test, as stored with the model.
+        split: the rows of the grid (one for all viewing angles of a spectrum) that train, validate and test, as stored
+            with the model.
         source: name, fingerprint and provenance of the grid.
     """
 
@@ -46,18 +47,31 @@ class TrainingData:
 
     @classmethod
     def from_grid(
-        cls, grid: Grid, n_train: int | None = None, channels: tuple[str, ...] = ("flux",), name: str = ""
+        cls,
+        grid: Grid,
+        n_train: int | None = None,
+        channels: tuple[str, ...] = ("flux",),
+        name: str = "",
+        quantity: str = "flux",
     ) -> TrainingData:
         """Take the first ``n_train`` spectra of the grid's training order, and its validation spectra.
 
         Where the grid names no validation spectra, every twentieth of those training spectra validates instead.
         Spectra that failed in synthesis are passed over.
 
+        With ``quantity="intensity"`` every (spectrum, μ) pair is a row, ``mu`` is the last label, and the first target
+        is the normalised intensity π I / F_c. Spectra are counted and split, not rows: none has angles on both sides.
+
         Raises:
             TrainingError: if fewer spectra are there than asked for, or too few to train and validate.
+            GridError: if intensities or a continuum are asked for that the grid does not store.
         """
         if channels not in (CHANNELS[:1], CHANNELS):
             raise TrainingError(f"channels = {channels}: choose ('flux',) or ('flux', 'log10_continuum')")
+        if quantity not in QUANTITIES:
+            raise TrainingError(f"quantity = {quantity!r} is not known; choose one of {', '.join(QUANTITIES)}")
+        angles = grid.mu if quantity == "intensity" else None
+        space = grid.space if angles is None else space_with_mu(grid)
         train = grid.usable(grid.split.train)
         if n_train is not None:
             if not 1 <= n_train <= len(train):
@@ -83,21 +97,27 @@ class TrainingData:
             sampling=sampling_of(grid.wavelength),
             resolution=grid.resolution,
             physics=grid.physics,
+            quantity=quantity,
+            mu=() if angles is None else tuple(np.sort(angles).tolist()),
         )
 
+        def labels(rows: np.ndarray) -> np.ndarray:
+            return grid.labels[rows] if angles is None else labels_with_mu(grid.labels[rows], angles)
+
         def targets(rows: np.ndarray) -> np.ndarray:
-            parts = [grid.flux(rows)]
+            parts = [grid.flux(rows) if angles is None else normalised_intensity(grid, rows)]
             if "log10_continuum" in channels:
-                parts.append(np.log10(grid.continuum(rows)))
+                continuum = np.log10(grid.continuum(rows))
+                parts.append(continuum if angles is None else np.repeat(continuum, len(angles), axis=0))
             return np.stack(parts, axis=1)
 
         return cls(
-            space=grid.space,
+            space=space,
             domain=domain,
             wavelength=grid.wavelength,
-            labels=grid.labels[train],
+            labels=labels(train),
             targets=targets(train),
-            validation_labels=grid.labels[validation],
+            validation_labels=labels(validation),
             validation_targets=targets(validation),
             channels=tuple(channels),
             split={
@@ -112,6 +132,7 @@ class TrainingData:
     def fingerprint(self) -> str:
         """A hash of the rows, their source and the spectra: the same training data give the same one."""
         text = f"{self.source['fingerprint']} {self.split['train']} {self.split['validation']} {self.channels}"
+        text += "" if self.domain.quantity == "flux" else f" {self.domain.quantity}"
         digest = hashlib.sha256(text.encode())
         for array in (self.wavelength, self.labels, self.targets, self.validation_labels, self.validation_targets):
             digest.update(np.ascontiguousarray(array).data)

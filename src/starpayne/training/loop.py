@@ -95,6 +95,11 @@ def train(
             return finished
     if recipe.channels != data.channels:
         raise TrainingError(f"the recipe's channels {recipe.channels} are not those of the data, {data.channels}")
+    if recipe.quantity != data.domain.quantity:
+        raise TrainingError(
+            f"the recipe's quantity {recipe.quantity!r} is not that of the data, {data.domain.quantity!r}; "
+            "give TrainingData.from_grid the recipe's"
+        )
     if recipe.closed_form:
         return solve_and_save(data, recipe, path, identity, progress)
     return _iterate(data, recipe, path, identity, progress)
@@ -178,7 +183,7 @@ def _differences(path: Path, identity: Mapping[str, Any]) -> str:
     else:
         return "it holds something else"
     before, now = stored.get("recipe", {}), identity["recipe"]
-    changed = [f"{k} was {before.get(k)!r}" for k in now if before.get(k) != now[k]]
+    changed = [f"{k} was {before.get(k)!r}" for k in {**before, **now} if before.get(k) != now.get(k)]
     return ", ".join(changed) or "another grid, split or --n-train"
 
 

@@ -23,10 +23,11 @@ from starpayne.training.architectures import (
 
 Optimizer = Literal["adamw", "radam", "muon"]
 Schedule = Literal["cosine", "constant", "linear", "stable_decay"]
+Quantity = Literal["flux", "intensity"]
 Loss = Literal["l1", "l2", "huber"]
 Output = Literal["raw", "standardised"]
 
-CLOSED_FORM_SETTINGS = ("architecture", "channels", "output", "seed")
+CLOSED_FORM_SETTINGS = ("architecture", "channels", "quantity", "output", "seed")
 """The settings that an emulator in closed form has; all others belong to training by gradients."""
 
 
@@ -34,12 +35,14 @@ CLOSED_FORM_SETTINGS = ("architecture", "channels", "output", "seed")
 class Recipe:
     """How to train one emulator.
 
-    An emulator in closed form (polynomial, Gaussian process) takes ``architecture``, ``channels``, ``output`` and
-    ``seed`` only; the other settings must be left at their defaults.
+    An emulator in closed form (polynomial, Gaussian process) takes ``architecture``, ``channels``, ``quantity``,
+    ``output`` and ``seed`` only; the other settings must be left at their defaults.
 
     Args:
         architecture: sizes of the network; its class names the emulator.
         channels: ("flux",), or ("flux", "log10_continuum").
+        quantity: what the first channel is: "flux", or "intensity" (π I / F_c, with the viewing angle ``mu`` as a
+            label).
         output: "raw" (the network gives the flux itself, as published) or "standardised" (it gives the deviation
             from the mean training spectrum).
         loss: "l1", "l2" or "huber" (quadratic below 1e-3 in flux), on the flux.
@@ -69,6 +72,7 @@ class Recipe:
 
     architecture: Architecture = field(default_factory=PayneArchitecture)
     channels: tuple[str, ...] = ("flux",)
+    quantity: Quantity = "flux"
     output: Output = "standardised"
     loss: Loss = "l1"
     optimizer: Optimizer = "adamw"
@@ -92,6 +96,7 @@ class Recipe:
 
     def _check(self) -> None:
         for name, allowed in (
+            ("quantity", get_args(Quantity)),
             ("output", get_args(Output)),
             ("loss", get_args(Loss)),
             ("optimizer", get_args(Optimizer)),
@@ -141,6 +146,9 @@ class Recipe:
         architecture = {k: v for k, v in _lists(data.pop("architecture")).items() if v is not None}
         if self.closed_form:
             data = {k: v for k, v in data.items() if k in CLOSED_FORM_SETTINGS}
+        if self.quantity == "flux":
+            # Left out, so that the trainings of older versions are recognised as the same.
+            del data["quantity"]
         return {"emulator": self.emulator, **data, "architecture": architecture}
 
     @classmethod
