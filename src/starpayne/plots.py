@@ -95,7 +95,7 @@ def label_recovery(recoveries: Mapping[str, Recovery]) -> Figure:
     first = next(iter(recoveries.values()))
     columns = min(4, len(first.names))
     rows = -(-len(first.names) // columns)
-    figure, axes = _figure(rows, columns, figsize=(2.5 * columns, 2.0 * rows))
+    figure, axes = new_figure(rows, columns, figsize=(2.5 * columns, 2.0 * rows))
     for i, name in enumerate(first.names):
         axis = axes.flat[i]
         off = np.concatenate([(r.fitted - r.truth)[r.converged, i] for r in recoveries.values()])

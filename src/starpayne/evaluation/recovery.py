@@ -18,6 +18,7 @@ from starpayne.errors import SpectrumError
 from starpayne.evaluation.observed import observe_rows
 from starpayne.evaluation.refit import Fitter
 from starpayne.evaluation.rows import held_out
+from starpayne.fitting.forward import refuse_intensities
 from starpayne.grid import Grid
 
 CONSTRAINED = 0.25
@@ -167,11 +168,7 @@ def recover(
     for name, value in (("n_spectra", n_spectra), ("n_search", n_search), ("n_starts", n_starts)):
         if value < 1:
             raise SpectrumError(f"{name} = {value} must be at least 1")
-    if model.emulator.domain.quantity != "flux":
-        raise SpectrumError(
-            f"a model of {model.emulator.domain.quantity} has no disc-integrated flux to fit stars with; "
-            "train one on fluxes"
-        )
+    refuse_intensities(model.emulator)
     if seed < 0:
         raise SpectrumError(f"seed = {seed} must be 0 or more")
     held = held_out(model, grid, rows, n_spectra if rows is None else None)
