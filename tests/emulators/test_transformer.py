@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from jaxtyping import Array
 
 from starpayne.bundle import named_arrays
 from starpayne.emulators import TransformerPayne
@@ -128,6 +129,26 @@ def test_a_subset_for_a_training_step_is_the_same_as_binding_to_it() -> None:
     columns = jnp.array([3, 17, 21])
     part = emulator.on(toy.WAVELENGTH).at(emulator, columns)
     np.testing.assert_allclose(jax.jit(part)(labels), jax.jit(emulator.on(toy.WAVELENGTH[columns]))(labels), atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 7, 39, 40, 41, 90])
+def test_pieces_that_fit_in_the_caches_give_what_the_whole_gives(rows: int, monkeypatch) -> None:
+    bound, labels = transformer().on(toy.WAVELENGTH), jnp.asarray(LABELS, jnp.float32)
+
+    def summed(x: Array) -> tuple[Array, Array]:
+        found = bound.batch(x)
+        return jnp.sum(found**2), found
+
+    def both(x: Array) -> tuple[Array, Array, Array]:
+        (_, value), gradient = jax.value_and_grad(summed, has_aux=True)(x)
+        return value, gradient, jax.jvp(lambda y: bound.batch(y), (x,), (0.01 * x,))[1]
+
+    whole = jax.jit(both)(labels)
+    monkeypatch.setattr("starpayne.emulators.transformer.CPU_PIECE", rows * 12)
+    monkeypatch.setattr("starpayne.emulators.transformer.GPU_PIECE", rows * 12)
+    assert bound.spectra_at_once == max(1, rows // len(toy.WAVELENGTH))
+    for one, other in zip(jax.jit(lambda x: both(x))(labels), whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_its_own_wavelengths_are_the_log_grid_it_was_trained_on() -> None:

@@ -100,6 +100,11 @@ class BoundEmulator(eqx.Module):
     def floats_per_spectrum(self) -> int:
         """How many intermediate float32 numbers one spectrum takes (to choose batch sizes)."""
 
+    @property
+    def spectra_at_once(self) -> int | None:
+        """How many spectra a training step should put through together; None for all of its batch."""
+        return None
+
     def __call__(self, labels: Float[Array, " labels"]) -> Float[Array, " wavelengths"]:
         """Return the normalised flux (or intensity) at the bound wavelengths for one vector of physical labels."""
         return self.outputs(labels)[0]
