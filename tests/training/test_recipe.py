@@ -22,8 +22,9 @@ from starpayne.training import (
 TRANSFORMER = Recipe(
     architecture=TransformerArchitecture(32, 2, 8, 16, (1e-6, 10.0)),
     channels=("flux", "log10_continuum"),
-    output="raw", loss="huber", optimizer="muon", learning_rate=2e-3, schedule="linear", warmup=0.1, weight_decay=0.01,
-    clip=0.5, ema=0.999, steps=77, batch_spectra=8, batch_wavelengths=16, validate_every=7, seed=3,
+    output="raw", loss="huber", optimizer="muon", learning_rate=2e-3, schedule="stable_decay", warmup=0.1, decay=0.3,
+    reference_width=16, weight_decay=0.01, precision="bfloat16", clip=0.5, ema=0.999, steps=77, batch_spectra=8,
+    batch_wavelengths=16, validate_every=7, seed=3,
 )  # fmt: skip
 
 
@@ -153,6 +154,7 @@ WRONG_KINDS = [
     ({"optimizer": "sgd"}, "optimizer = 'sgd' is not known; choose one of adamw, radam, muon"),
     ({"loss": "mse"}, "loss = 'mse' is not known; choose one of l1, l2, huber"),
     ({"schedule": "step"}, "schedule = 'step' is not known; choose one of cosine, constant, linear, stable_decay"),
+    ({"precision": "half"}, "precision = 'half' is not known; choose one of float32, bfloat16"),
     ({"output": "log"}, "output = 'log' is not known; choose one of raw, standardised"),
     ({"steps": "many"}, "steps = 'many' is not a whole number"),
     ({"steps": 10.5}, "steps = 10.5 is not a whole number"),

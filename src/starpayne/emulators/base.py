@@ -141,6 +141,15 @@ class Emulator(eqx.Module):
     def matrix_axes(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Return name → (input axes, output axes) of the hidden matrices, for optimizers that treat them as such."""
 
+    def with_products(self, precision: str) -> Emulator:
+        """Return the emulator with its large matrix products in "float32" or "bfloat16" (for training on GPUs).
+
+        It is a way of computing, not part of the model: it is not stored. An emulator without large products is
+        returned as it is.
+        """
+        del precision
+        return self
+
     def network_targets(self, targets: Float[np.ndarray, "n channels m"]) -> Float[np.ndarray, "n channels m"]:
         """Return what ``center + width * network`` has to be for these spectra: by default the spectra themselves."""
         return targets

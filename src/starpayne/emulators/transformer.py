@@ -6,6 +6,7 @@ values depend on the labels alone and are made once per star and layer, whatever
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -52,6 +53,8 @@ class TransformerPayne(Emulator):
         head: (d, d) and (d, channels) weights of the output layers.
         center, width: (channels, 1); the output is ``center + width * network``.
         periods: (d,) periods of the sine encoding in log10(λ/Å), float64 on the host.
+        products: precision of the matrix products of the blocks, "float32" or "bfloat16"; sums, the residual stream,
+            norms, softmax and head are float32 in either case.
 
     Example:
         ``TransformerPayne.initialise(space, domain, ("flux",), width=64, depth=4, key=jax.random.key(0))``
@@ -66,6 +69,7 @@ class TransformerPayne(Emulator):
     domain: SpectralDomain = eqx.field(static=True)
     channels: tuple[str, ...] = eqx.field(static=True)
     periods: HostArray = eqx.field(static=True)
+    products: str = eqx.field(static=True, default="float32")
     architecture: ClassVar[str] = "transformer"
 
     @classmethod
@@ -160,6 +164,9 @@ class TransformerPayne(Emulator):
     def readouts(self) -> tuple[str, ...]:
         return ("head.1",)
 
+    def with_products(self, precision: str) -> TransformerPayne:
+        return self if precision == self.products else dataclasses.replace(self, products=precision)
+
     def bind(self, wavelength: np.ndarray) -> BoundTransformerPayne:
         encoding = jnp.asarray(phases(wavelength, self.periods.values))
         return BoundTransformerPayne(emulator=self, wavelength=HostArray(wavelength), encoding=encoding)
@@ -198,7 +205,7 @@ class TransformerPayne(Emulator):
 
         def outputs(encoding: Float[Array, "wavelengths d"]) -> Float[Array, "stars wavelengths channels"]:
             start = jnp.broadcast_to(encoding, (stars, n, d)).reshape(stars * n, d)
-            stream = run_blocks(self.block, attention, start)
+            stream = run_blocks(self.block, attention, start, self.products)
             hidden = jax.nn.gelu(rms_norm(stream) @ self.head[0])
             return (hidden @ self.head[1]).reshape(stars, n, -1)
 
@@ -252,7 +259,9 @@ def star_matrices(block: Block, tokens: Float[Array, "stars tokens d"]) -> StarM
     return StarMatrices(to_scores, from_scores)
 
 
-def run_blocks(block: Block, attention: StarMatrices, stream: Float[Array, "rows d"]) -> Float[Array, "rows d"]:
+def run_blocks(
+    block: Block, attention: StarMatrices, stream: Float[Array, "rows d"], precision: str = "float32"
+) -> Float[Array, "rows d"]:
     """Pass wavelength vectors, those of one star after those of another, through all blocks.
 
     The stream stays a matrix (rows of all stars) wherever all stars share the weights: XLA's gradient of a weight
@@ -265,14 +274,20 @@ def run_blocks(block: Block, attention: StarMatrices, stream: Float[Array, "rows
     # (one core of an EPYC). Used in transposed form, the tall weight is a wide one, transposed once for all layers.
     down = block.down.transpose(0, 2, 1)
 
+    def product(subscripts: str, x: Array, y: Array) -> Array:
+        if precision == "bfloat16":
+            x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
+        return jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32)
+
     def attend(x: Array, i: int) -> Array:
-        scores = jnp.einsum("bnd,bsd->bns", x.reshape(stars, -1, d), attention.to_scores[i])
+        scores = product("bnd,bsd->bns", x.reshape(stars, -1, d), attention.to_scores[i])
         weights = jax.nn.softmax(scores.reshape(len(x), heads, -1), axis=-1).reshape(scores.shape)
-        return jnp.einsum("bns,bsd->bnd", weights, attention.from_scores[i]).reshape(x.shape)
+        return product("bns,bsd->bnd", weights, attention.from_scores[i]).reshape(x.shape)
 
     for i in range(depth):
         stream = stream + branch * attend(rms_norm(stream), i)
-        stream = stream + branch * (jax.nn.gelu(rms_norm(stream) @ block.up[i]) @ down[i].T)
+        hidden = jax.nn.gelu(product("rd,df->rf", rms_norm(stream), block.up[i]))
+        stream = stream + branch * product("rf,df->rd", hidden, down[i])
     return stream
 
 

@@ -281,7 +281,7 @@ def _advance(
     numbers: Int[Array, " steps"],
 ) -> tuple[State, Float[Array, " steps"]]:
     def loss(weights: Any, x: Array, y: Array, column: Array | None) -> Array:
-        predict = bound.at(eqx.combine(weights, fixed), column)
+        predict = bound.at(eqx.combine(weights, fixed).with_products(recipe.precision), column)
         return loss_of(recipe.loss, (predict.batch(x) - y) * scale)
 
     def value_and_gradient(weights: Any, x: Array, y: Array, column: Array | None) -> tuple[Array, Any]:

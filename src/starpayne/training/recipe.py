@@ -24,6 +24,7 @@ from starpayne.training.architectures import (
 Optimizer = Literal["adamw", "radam", "muon"]
 Schedule = Literal["cosine", "constant", "linear", "stable_decay"]
 Quantity = Literal["flux", "intensity"]
+Precision = Literal["float32", "bfloat16"]
 Loss = Literal["l1", "l2", "huber"]
 Output = Literal["raw", "standardised"]
 
@@ -59,6 +60,8 @@ class Recipe:
         clip: largest global norm of the gradient; 0 for none.
         ema: decay of the exponential moving average of the weights that is validated and kept; 0 for none. Early steps
             are averaged over fewer, so that the first weights are forgotten.
+        precision: of a transformer's matrix products in training, "float32", or "bfloat16" for GPUs; weights, sums,
+            norms, softmax and loss are float32 in either case, and so is every prediction of the model.
         steps: updates.
         batch_spectra: spectra per step, at most the training set.
         batch_wavelengths: random wavelengths per step; 0 for all. Fixed-pixel networks take all.
@@ -84,6 +87,7 @@ class Recipe:
     weight_decay: float = 0.0
     clip: float = 1.0
     ema: float = 0.0
+    precision: Precision = "float32"
     steps: int = 5000
     batch_spectra: int = 64
     batch_wavelengths: int = 0
@@ -101,6 +105,7 @@ class Recipe:
             ("loss", get_args(Loss)),
             ("optimizer", get_args(Optimizer)),
             ("schedule", get_args(Schedule)),
+            ("precision", get_args(Precision)),
         ):
             if getattr(self, name) not in allowed:
                 raise RecipeError(f"{name} = {getattr(self, name)!r} is not known; choose one of {', '.join(allowed)}")
