@@ -8,6 +8,7 @@ are listed below, each as changes to a recipe that ships.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -25,41 +26,22 @@ TRIALS: dict[str, list[dict[str, Any]]] = {
         {"architecture": {"hidden": [256] * 6}, "learning_rate": 1e-2},
         {"architecture": {"hidden": [256] * 6}, "learning_rate": 2e-2},
         {"architecture": {"hidden": [256] * 4}, "learning_rate": 1e-2},
-        {"architecture": {"hidden": [256] * 4}, "learning_rate": 2e-2},
-        {"architecture": {"hidden": [256] * 8}, "learning_rate": 1e-2},
         {"architecture": {"hidden": [384] * 4}, "learning_rate": 1e-2},
-        {"architecture": {"hidden": [384] * 6}, "learning_rate": 1e-2},
-        {"architecture": {"hidden": [256] * 6}, "learning_rate": 1e-2, "batch_spectra": 32},
+        {"architecture": {"hidden": [256] * 8}, "learning_rate": 1e-2},
     ],
     "transformer": [
-        {"architecture": {"width": 64, "depth": 4}, "learning_rate": 5e-3, "batch_spectra": 32},
-        {"architecture": {"width": 64, "depth": 4}, "learning_rate": 1e-2, "batch_spectra": 32},
-        {"architecture": {"width": 64, "depth": 4}, "learning_rate": 2e-2, "batch_spectra": 32},
-        {
-            "architecture": {"width": 64, "depth": 4},
-            "learning_rate": 1e-2,
-            "batch_spectra": 64,
-            "batch_wavelengths": 64,
-        },
-        {
-            "architecture": {"width": 64, "depth": 4},
-            "learning_rate": 1e-2,
-            "batch_spectra": 16,
-            "batch_wavelengths": 128,
-        },
-        {"architecture": {"width": 64, "depth": 2}, "learning_rate": 1e-2, "batch_spectra": 32},
-        {"architecture": {"width": 32, "depth": 4}, "learning_rate": 1e-2, "batch_spectra": 64},
-        {"architecture": {"width": 128, "depth": 4}, "learning_rate": 7e-3, "batch_spectra": 16},
+        {"architecture": {"width": 64, "depth": 4}, "learning_rate": 5e-3},
+        {"architecture": {"width": 64, "depth": 4}, "learning_rate": 1e-2},
+        {"architecture": {"width": 64, "depth": 4}, "learning_rate": 2e-2},
+        {"architecture": {"width": 64, "depth": 2}, "learning_rate": 1e-2},
+        {"architecture": {"width": 32, "depth": 4}, "learning_rate": 1e-2},
     ],
     "additive": [
-        {"architecture": {"hidden": [64] * 4}, "learning_rate": 1e-2},
-        {"architecture": {"hidden": [64] * 4}, "learning_rate": 2e-2},
-        {"architecture": {"hidden": [128] * 4}, "learning_rate": 1e-2},
-        {"architecture": {"hidden": [128] * 4}, "learning_rate": 2e-2},
-        {"architecture": {"hidden": [64] * 6}, "learning_rate": 1e-2},
         {"architecture": {"hidden": [64] * 6}, "learning_rate": 2e-2},
-        {"architecture": {"hidden": [64] * 4, "latents": 8}, "learning_rate": 2e-2},
-        {"architecture": {"hidden": [64] * 4}, "learning_rate": 2e-2, "batch_spectra": 32},
+        {"architecture": {"hidden": [64] * 6}, "learning_rate": 1e-2},
+        {"architecture": {"hidden": [64] * 4}, "learning_rate": 2e-2},
+        {"architecture": {"hidden": [64] * 8}, "learning_rate": 2e-2},
+        {"architecture": {"hidden": [128] * 4}, "learning_rate": 1e-2},
     ],
 }
 
@@ -70,13 +52,15 @@ def main() -> None:
     parser.add_argument("--n-train", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=75.0)
     parser.add_argument("--emulator", action="append", choices=list(TRIALS))
+    parser.add_argument("--best-of", type=Path, help="JSON of an earlier run: only the best trial of each in it")
     given = parser.parse_args()
     grid = Grid.open(given.grid)
     data = TrainingData.from_grid(grid, given.n_train, name=given.grid.name)
     found: dict[str, Any] = {}
+    earlier = json.loads(given.best_of.read_text())["emulators"] if given.best_of else None
     for name in given.emulator or TRIALS:
         rows = []
-        for changes in TRIALS[name]:
+        for changes in TRIALS[name] if earlier is None else [earlier[name]["best"]["changes"]]:
             recipe = fitted_to(given.seconds, data, Recipe.preset(name).replace(**changes))
             yardstick = gflops()
             with tempfile.TemporaryDirectory() as folder:

@@ -87,7 +87,7 @@ class AdditiveArchitecture:
         activation: "leaky_relu", "gelu" or "silu".
     """
 
-    hidden: tuple[int, ...] = (64, 64, 64, 64)
+    hidden: tuple[int, ...] = (64, 64, 64, 64, 64, 64)
     latents: int = 4
     activation: str = "gelu"
 
