@@ -140,7 +140,7 @@ def recipe(emulator: str, **changes: Any) -> Recipe:
         "steps": 180, "validate_every": 60, "batch_spectra": 16, "learning_rate": 5e-3, "ema": 0.9,
         "batch_wavelengths": 24, **changes,
     }  # fmt: skip
-    return Recipe(architecture=SIZES[emulator], **settings)
+    return Recipe(**{"architecture": SIZES[emulator], **settings})
 
 
 def train_model(emulator: str, path: Path) -> bundle.Model:
