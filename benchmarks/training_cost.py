@@ -30,7 +30,7 @@ from yardstick import data_folder, record, speeds
 from starpayne.importing import import_folder
 from starpayne.training import Recipe, TrainingData
 from starpayne.training.build import build
-from starpayne.training.loop import _Run
+from starpayne.training.loop import Run
 
 H200_BFLOAT16 = 790e3
 """GFLOP/s that an H200 is said to reach in dense bfloat16."""
@@ -88,7 +88,7 @@ def seconds(work: Callable[[], Any]) -> np.ndarray:
 def measure(data: TrainingData, size: Size, turns: int) -> dict[str, Any]:
     """Return the costs of one size."""
     recipe = size.recipe()
-    run = _Run(data, recipe, build(data, recipe))
+    run = Run(data, recipe, build(data, recipe))
     n = size.steps_per_turn
     # The loop's own batches; a run that has begun, so that the learning rate is not zero.
     state = run.advance(run.initial, 0, n)[0]

@@ -20,6 +20,7 @@ from starpayne.importing import import_folder
 from starpayne.training import PayneArchitecture, Recipe, TrainingData, loop, train
 from starpayne.training.build import build
 from starpayne.training.checkpoint import STATE, read_arrays, write_checkpoint
+from starpayne.training.step import pieces_of
 
 BOTH = pytest.mark.parametrize("emulator", ["payne", "transformer"])
 Report = Mapping[str, float]
@@ -83,7 +84,7 @@ def test_a_batch_in_pieces_takes_the_steps_of_the_whole_batch(monkeypatch) -> No
     data, recipe = toy.data(), toy.recipe("transformer")
 
     def losses() -> list[float]:
-        run = loop._Run(data, recipe, build(data, recipe))
+        run = loop.Run(data, recipe, build(data, recipe))
         state, values = run.initial, []
         for step in range(4):
             state, value = run.advance(state, step, step + 1)
@@ -102,7 +103,7 @@ def test_a_batch_in_pieces_takes_the_steps_of_the_whole_batch(monkeypatch) -> No
     [(32, None, 1), (32, 32, 1), (32, 33, 1), (32, 16, 2), (32, 15, 4), (30, 8, 5), (31, 16, 1), (7, 1, 7), (1, 1, 1)],
 )
 def test_a_batch_is_cut_into_equal_pieces_and_a_prime_one_is_left_whole(batch, most, pieces) -> None:
-    assert loop._pieces(batch, most) == pieces
+    assert pieces_of(batch, most) == pieces
 
 
 @pytest.mark.parametrize("call", [1, 3, 4])
@@ -296,13 +297,13 @@ def test_an_empty_folder_is_trained_into(payne_model: bundle.Model, tmp_path: Pa
 
 def poisoned(monkeypatch, after: int) -> None:
     """Let the loss become NaN from this step on."""
-    advance = loop._Run.advance
+    advance = loop.Run.advance
 
     def poison(run, state, start: int, stop: int):
         state, loss = advance(run, state, start, stop)
         return (state, loss) if start < after else (state._replace(weights=state.average), float("nan"))
 
-    monkeypatch.setattr(loop._Run, "advance", poison)
+    monkeypatch.setattr(loop.Run, "advance", poison)
 
 
 def test_a_nan_loss_stops_with_the_best_weights_kept(monkeypatch, payne_model, tmp_path: Path) -> None:
@@ -364,7 +365,7 @@ def test_the_best_validated_weights_are_kept(payne_model: bundle.Model) -> None:
 
 
 def test_the_best_weights_are_kept_not_the_last(monkeypatch, tmp_path: Path) -> None:
-    averages, validate = [], loop._Run.validate
+    averages, validate = [], loop.Run.validate
 
     def worse_each_time(*arguments):
         return predict_in_chunks(*arguments) + 0.5 * len(averages)
@@ -374,7 +375,7 @@ def test_the_best_weights_are_kept_not_the_last(monkeypatch, tmp_path: Path) -> 
         return validate(run, state)
 
     monkeypatch.setattr(loop, "predict_in_chunks", worse_each_time)
-    monkeypatch.setattr(loop._Run, "validate", recorded)
+    monkeypatch.setattr(loop.Run, "validate", recorded)
     model = train(toy.data(), toy.recipe("payne"), tmp_path / "m")
     assert len(averages) == 3
     np.testing.assert_array_equal(model.emulator.weights[0], averages[0].weights[0])

@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, Int
 
 from starpayne import bundle
-from starpayne.emulators import BoundEmulator, Emulator
+from starpayne.emulators import Emulator
 from starpayne.emulators.base import predict_in_chunks
 from starpayne.emulators.fixed_grid import FixedGridEmulator
 from starpayne.errors import OutputExistsError, TrainingError
@@ -29,9 +26,10 @@ from starpayne.training.build import build, channel_scale
 from starpayne.training.checkpoint import STATE, read_arrays, read_facts, write_checkpoint
 from starpayne.training.closed_form import solve_and_save
 from starpayne.training.data import TrainingData
-from starpayne.training.optimizer import loss_of, make_optimizer, trainable
+from starpayne.training.optimizer import make_optimizer, trainable
 from starpayne.training.recipe import Recipe
 from starpayne.training.result import validated_model
+from starpayne.training.step import State, take_steps
 
 CHECKPOINT = "checkpoint"
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -39,16 +37,6 @@ SELECTION_SPECTRA, SELECTION_WAVELENGTHS = 200, 1000
 """The best weights are chosen on at most so many validation spectra and wavelengths, evenly spaced."""
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
-
-
-class State(NamedTuple):
-    """Everything that changes during a training; arrays only, so that a checkpoint is its leaves."""
-
-    weights: Any
-    average: Any
-    optimizer: Any
-    best: Any
-    best_mae: Float[Array, ""]
 
 
 class Position(NamedTuple):
@@ -110,7 +98,7 @@ def _iterate(
 ) -> bundle.Model:
     """Train by gradients, from the checkpoint if there is one."""
     emulator = build(data, recipe)
-    run = _Run(data, recipe, emulator)
+    run = Run(data, recipe, emulator)
     position, seconds = Position(0, run.initial, []), 0.0
     folder = path / CHECKPOINT
     if (folder / STATE).exists():
@@ -187,7 +175,7 @@ def _differences(path: Path, identity: Mapping[str, Any]) -> str:
     return ", ".join(changed) or "another grid, split or --n-train"
 
 
-class _Run:
+class Run:
     """The compiled functions and constant arrays of one training."""
 
     def __init__(self, data: TrainingData, recipe: Recipe, emulator: Emulator) -> None:
@@ -241,7 +229,7 @@ class _Run:
     def advance(self, state: State, start: int, stop: int) -> tuple[State, float]:
         """Take the steps start … stop − 1 and return the mean loss over them."""
         rows, columns = self.batches(start, stop)
-        state, losses = _advance(
+        state, losses = take_steps(
             state, self.fixed, self.bound, self.optimizer, self.recipe, self.scale, self.labels, self.targets,
             jnp.asarray(rows), None if columns is None else jnp.asarray(columns), jnp.arange(start, stop),
         )  # fmt: skip
@@ -266,71 +254,12 @@ class _Run:
         return validated_model(emulator, self.data, predicted, {"identity": dict(identity), **facts})
 
 
-@eqx.filter_jit
-def _advance(
-    state: State,
-    fixed: Any,
-    bound: BoundEmulator,
-    optimizer: optax.GradientTransformation,
-    recipe: Recipe,
-    scale: Float[Array, "channels 1"],
-    labels: Float[Array, "n labels"],
-    targets: Float[Array, "n channels wavelengths"],
-    rows: Int[Array, "steps batch"],
-    columns: Int[Array, "steps subset"] | None,
-    numbers: Int[Array, " steps"],
-) -> tuple[State, Float[Array, " steps"]]:
-    def loss(weights: Any, x: Array, y: Array, column: Array | None) -> Array:
-        predict = bound.at(eqx.combine(weights, fixed).with_products(recipe.precision), column)
-        return loss_of(recipe.loss, (predict.batch(x) - y) * scale)
-
-    def value_and_gradient(weights: Any, x: Array, y: Array, column: Array | None) -> tuple[Array, Any]:
-        # A batch in pieces whose activations stay in the caches: the mean loss is the mean over equal pieces. On two
-        # cores a step of 64×4 (4,096 rows) takes 4 % less processor time, of 128×8 14 %, with the wide gradients.
-        pieces = _pieces(len(x), bound.at(eqx.combine(weights, fixed), column).spectra_at_once)
-        if pieces == 1:
-            return jax.value_and_grad(loss)(weights, x, y, column)
-
-        def add(total: Any, piece: tuple[Array, Array]) -> tuple[Any, None]:
-            part = jax.value_and_grad(loss)(weights, *piece, column)
-            return jax.tree_util.tree_map(lambda a, b: a + b / pieces, total, part), None
-
-        zero = (jnp.zeros(()), jax.tree_util.tree_map(jnp.zeros_like, weights))
-        split = (x.reshape(pieces, -1, *x.shape[1:]), y.reshape(pieces, -1, *y.shape[1:]))
-        return jax.lax.scan(add, zero, split)[0]
-
-    def step(carry: State, index: tuple[Array, Array | None, Array]) -> tuple[State, Array]:
-        row, column, number = index
-        y = targets[row]
-        y = y if column is None else y[:, :, column]
-        value, gradient = value_and_gradient(carry.weights, labels[row], y, column)
-        updates, optimizer_state = optimizer.update(gradient, carry.optimizer, carry.weights)
-        weights = optax.apply_updates(carry.weights, updates)
-        # At first over a tenth of the steps so far: an average of fixed length would remember the first weights.
-        keep = jnp.minimum(recipe.ema, (1 + number) / (10 + number))
-        average = optax.incremental_update(weights, carry.average, 1 - keep)
-        return carry._replace(weights=weights, average=average, optimizer=optimizer_state), value
-
-    return jax.lax.scan(step, state, (rows, columns, numbers))
-
-
-def _pieces(batch: int, most: int | None) -> int:
-    """Return into how many equal pieces to cut a batch so that none has more than ``most`` spectra.
-
-    A batch that only pieces of less than half that size divide, such as a prime number, is left whole.
-    """
-    if most is None:
-        return 1
-    pieces = next(k for k in range(-(-batch // most), batch + 1) if batch % k == 0)
-    return pieces if pieces * most <= 2 * batch else 1
-
-
 def _evenly(n: int, most: int) -> np.ndarray:
     """Return at most ``most`` of the indices 0 … n − 1, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
 
 
-def _keep_best(run: _Run, position: Position, path: Path, identity: Mapping[str, Any], step: int) -> None:
+def _keep_best(run: Run, position: Position, path: Path, identity: Mapping[str, Any], step: int) -> None:
     """Save the best weights, if any were validated, and raise."""
     kept = "no validated weights were there to keep"
     best_mae = float(position.state.best_mae)

@@ -6,7 +6,7 @@ import time
 
 from starpayne.training.build import build
 from starpayne.training.data import TrainingData
-from starpayne.training.loop import _Run
+from starpayne.training.loop import Run
 from starpayne.training.recipe import Recipe
 
 SECONDS = 4.0
@@ -18,7 +18,7 @@ ROUND = 50
 
 def steps_per_second(data: TrainingData, recipe: Recipe) -> float:
     """Return the updates per second of a recipe on this machine, without compilation and validation."""
-    run = _Run(data, recipe.replace(steps=10**6), build(data, recipe))
+    run = Run(data, recipe.replace(steps=10**6), build(data, recipe))
     per_call = run.steps_per_call
     state, _ = run.advance(run.initial, 0, per_call)
     done, start = 0, time.perf_counter()

@@ -1,0 +1,84 @@
+"""The compiled steps of a training: many updates in one call, a batch in pieces that stay in the caches."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from starpayne.emulators import BoundEmulator
+from starpayne.training.optimizer import loss_of
+from starpayne.training.recipe import Recipe
+
+
+class State(NamedTuple):
+    """Everything that changes during a training; arrays only, so that a checkpoint is its leaves."""
+
+    weights: Any
+    average: Any
+    optimizer: Any
+    best: Any
+    best_mae: Float[Array, ""]
+
+
+@eqx.filter_jit
+def take_steps(
+    state: State,
+    fixed: Any,
+    bound: BoundEmulator,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    scale: Float[Array, "channels 1"],
+    labels: Float[Array, "n labels"],
+    targets: Float[Array, "n channels wavelengths"],
+    rows: Int[Array, "steps batch"],
+    columns: Int[Array, "steps subset"] | None,
+    numbers: Int[Array, " steps"],
+) -> tuple[State, Float[Array, " steps"]]:
+    def loss(weights: Any, x: Array, y: Array, column: Array | None) -> Array:
+        predict = bound.at(eqx.combine(weights, fixed).with_products(recipe.precision), column)
+        return loss_of(recipe.loss, (predict.batch(x) - y) * scale)
+
+    def value_and_gradient(weights: Any, x: Array, y: Array, column: Array | None) -> tuple[Array, Any]:
+        # A batch in pieces whose activations stay in the caches: the mean loss is the mean over equal pieces. On two
+        # cores a step of 64×4 (4,096 rows) takes 4 % less processor time, of 128×8 14 %, with the wide gradients.
+        pieces = pieces_of(len(x), bound.at(eqx.combine(weights, fixed), column).spectra_at_once)
+        if pieces == 1:
+            return jax.value_and_grad(loss)(weights, x, y, column)
+
+        def add(total: Any, piece: tuple[Array, Array]) -> tuple[Any, None]:
+            part = jax.value_and_grad(loss)(weights, *piece, column)
+            return jax.tree_util.tree_map(lambda a, b: a + b / pieces, total, part), None
+
+        zero = (jnp.zeros(()), jax.tree_util.tree_map(jnp.zeros_like, weights))
+        split = (x.reshape(pieces, -1, *x.shape[1:]), y.reshape(pieces, -1, *y.shape[1:]))
+        return jax.lax.scan(add, zero, split)[0]
+
+    def step(carry: State, index: tuple[Array, Array | None, Array]) -> tuple[State, Array]:
+        row, column, number = index
+        y = targets[row]
+        y = y if column is None else y[:, :, column]
+        value, gradient = value_and_gradient(carry.weights, labels[row], y, column)
+        updates, optimizer_state = optimizer.update(gradient, carry.optimizer, carry.weights)
+        weights = optax.apply_updates(carry.weights, updates)
+        # At first over a tenth of the steps so far: an average of fixed length would remember the first weights.
+        keep = jnp.minimum(recipe.ema, (1 + number) / (10 + number))
+        average = optax.incremental_update(weights, carry.average, 1 - keep)
+        return carry._replace(weights=weights, average=average, optimizer=optimizer_state), value
+
+    return jax.lax.scan(step, state, (rows, columns, numbers))
+
+
+def pieces_of(batch: int, most: int | None) -> int:
+    """Return into how many equal pieces to cut a batch so that none has more than ``most`` spectra.
+
+    A batch that only pieces of less than half that size divide, such as a prime number, is left whole.
+    """
+    if most is None:
+        return 1
+    pieces = next(k for k in range(-(-batch // most), batch + 1) if batch % k == 0)
+    return pieces if pieces * most <= 2 * batch else 1
