@@ -1,6 +1,6 @@
 """Whether μP carries a learning rate from one width to another: validation MAE by width and rate, with it and without.
 
-``python benchmarks/learning_rate_transfer.py GRID`` on an imported ``mgb_reference``, N = 1,000: The Payne's form with four
+``python benchmarks/learning_rate_transfer.py GRID`` on an imported ``mgb_reference``, N = 1,000: The Payne with four
 hidden layers, Muon, short trainings. With ``reference_width`` the best rate should be the same at every width.
 """
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from starpayne.cli.app import progress_bar
+from starpayne.cli.app import Json, progress_bar, write_result
 
 
 def register(app: typer.Typer) -> None:
@@ -18,6 +18,7 @@ def study(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="A study that ships (quick, paper), or a TOML file.")],
     grid: Annotated[Path, typer.Option("--grid", metavar="GRID", help="Grid folder that all emulators learn from.")],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for models, tables and figures.")],
+    json: Json = None,
 ) -> None:
     """Train every emulator of a study at every size and seed, and compare them; run again after a stop, it goes on.
 
@@ -28,6 +29,7 @@ def study(
     from starpayne.grid import Grid
     from starpayne.study import Study, run_study
     from starpayne.study.report import summary, write_report
+    from starpayne.study.table import row_of
 
     plan = Study.read(study)
     opened = Grid.open(grid)
@@ -43,3 +45,4 @@ def study(
         if "failed" in result:
             typer.echo(f"not trained: {result['emulator']}, N = {result['n_train']}: {result['failed']}")
     typer.echo(f"report: {page}")
+    write_result(json, {"study": plan.name, "report": str(page), "trainings": [row_of(r) for r in results]})
