@@ -45,7 +45,9 @@ def run_job(job: Job, recovery: RecoverySettings, grid: Grid, folder: Path, note
     head = {"identity": full, "emulator": job.emulator, "n_train": job.n_train, "seed": job.seed}
     try:
         note("training")
-        data = TrainingData.from_grid(grid, job.n_train, job.recipe.channels, name=grid.path.name)
+        data = TrainingData.from_grid(
+            grid, job.n_train, job.recipe.channels, name=grid.path.name, quantity=job.recipe.quantity
+        )
         rate = matrix_product_rate()
         model = train(
             data, job.recipe, folder / MODEL,
