@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import equinox as eqx
@@ -228,3 +229,14 @@ def test_figure_has_a_panel_per_label(recovery) -> None:
     shown = [axis.get_xlabel() for axis in figure.axes if axis.get_visible()]
     assert len(shown) == 5
     assert shown[0].endswith("(K)")
+
+
+def test_fits_that_have_not_converged_count_and_failed_ones_do_not(recovery) -> None:
+    stopped = replace(recovery, converged=np.zeros(len(recovery.rows), bool))
+    assert stopped.summary() == recovery.summary()
+    lost = recovery.fitted.copy()
+    lost[0] = np.nan
+    failed = replace(recovery, fitted=lost)
+    assert failed.finite.tolist() == [False] + [True] * (len(recovery.rows) - 1)
+    expected = np.median((recovery.fitted - recovery.truth)[1:, 0])
+    assert failed.summary()["teff"]["bias"] == pytest.approx(expected)

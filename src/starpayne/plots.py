@@ -90,7 +90,7 @@ def residuals_by_label(evaluations: Mapping[str, Evaluation]) -> Figure:
 def label_recovery(recoveries: Mapping[str, Recovery]) -> Figure:
     """Fitted minus true value of each label against the true one; bars are the Cramér–Rao bound, if they fit in.
 
-    Spectra whose fit has not converged are left out; those beyond a panel's range are drawn on its edge.
+    Spectra whose fit gave no numbers are left out; those beyond a panel's range are drawn on its edge.
     """
     first = next(iter(recoveries.values()))
     columns = min(4, len(first.names))
@@ -98,11 +98,11 @@ def label_recovery(recoveries: Mapping[str, Recovery]) -> Figure:
     figure, axes = new_figure(rows, columns, figsize=(2.5 * columns, 2.0 * rows))
     for i, name in enumerate(first.names):
         axis = axes.flat[i]
-        off = np.concatenate([(r.fitted - r.truth)[r.converged, i] for r in recoveries.values()])
+        off = np.concatenate([(r.fitted - r.truth)[r.finite, i] for r in recoveries.values()])
         top = 1.3 * float(np.percentile(np.abs(off), 95)) if len(off) else 1.0
         top = top or 1.0
         for (emulator, recovery), colour, marker in zip(recoveries.items(), COLOURS, "os^vDP", strict=False):
-            good = recovery.converged
+            good = recovery.finite
             shown = np.clip((recovery.fitted - recovery.truth)[good, i], -top, top)
             bars = np.where(recovery.bound[good, i] < top, recovery.bound[good, i], 0.0)
             axis.errorbar(

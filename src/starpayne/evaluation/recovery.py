@@ -64,8 +64,17 @@ class Recovery:
     n_outside: int
     split: str
 
+    @property
+    def finite(self) -> np.ndarray:
+        """(n,) whether both fits ended in numbers.
+
+        Statistics are over these, not over the converged alone: with a poor emulator χ² has many shallow ends, few
+        fits count as converged, and to leave the others out would flatter it.
+        """
+        return np.all(np.isfinite(self.fitted) & np.isfinite(self.noiseless), axis=1)
+
     def summary(self) -> dict[str, dict[str, float]]:
-        """Return for each label, over the converged spectra, and in its unit:
+        """Return for each label, over all spectra whose fits gave numbers, and in its unit:
 
         ``bias`` (median of fitted − truth), ``scatter`` (1.4826 times the median absolute deviation), ``rms``,
         ``emulator_bias`` and ``emulator_scatter`` (of noiseless − truth), ``noise_scatter`` (of fitted − noiseless),
@@ -76,7 +85,7 @@ class Recovery:
         return {name: self._summary_of(i) for i, name in enumerate(self.names)}
 
     def _summary_of(self, i: int) -> dict[str, float]:
-        good, width = self.converged, float(self.ranges[i])
+        good, width = self.finite, float(self.ranges[i])
         truth, fitted, noiseless = self.truth[good, i], self.fitted[good, i], self.noiseless[good, i]
         bound = self.bound[good, i]
         known = bound < CONSTRAINED * width
@@ -112,7 +121,7 @@ class Recovery:
             "n_spectra": len(self.rows),
             "n_converged": int(np.sum(self.converged)),
             "n_outside_domain": self.n_outside,
-            "median_chi2": _number(_median(self.chi2[self.converged])),
+            "median_chi2": _number(_median(self.chi2[self.finite])),
             "summary": {k: {name: _number(x) for name, x in v.items()} for k, v in self.summary().items()},
             "rows": [int(row) for row in self.rows],
             "chi2": [_number(x) for x in self.chi2],
