@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from starpayne.plots import COLOURS, axis_name, new_figure
+from starpayne.plots import COLOURS, GREY, axis_name, new_figure
 from starpayne.study.table import Result, curve, finished, names_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def error_against_size(results: Sequence[Result]) -> Figure:
     for name, look in _looks(results).items():
         _line(axis, *curve(results, name, lambda r: r["test"]["mae"]), name, look)
     _size_axis(axis, results)
-    axis.set(ylabel="test MAE of normalised flux", yscale="log")
+    axis.set_ylabel("test MAE of normalised flux")
+    _log(axis, "y")
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 
@@ -48,7 +49,9 @@ def error_against_cost(results: Sequence[Result]) -> Figure:
             points = [(a, r["test"]["mae"]) for a, r in zip(x, chosen, strict=True) if a]
             if points:
                 axis.plot(*zip(*points, strict=True), look["marker"], color=look["color"], ms=6, label=name)
-        axis.set(xlabel=title, xscale="log", yscale="log")
+        axis.set_xlabel(title)
+        _log(axis, "x")
+        _log(axis, "y")
     axes[0, 0].set_ylabel("test MAE of normalised flux")
     axes[0, -1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
@@ -57,7 +60,8 @@ def error_against_cost(results: Sequence[Result]) -> Figure:
 def recovery_against_size(results: Sequence[Result]) -> Figure | None:
     """Error of each recovered label against the number of training spectra; None if no labels were recovered.
 
-    The line is the part due to the emulator, the dotted grey one the bound that the noise sets.
+    Over the stars whose bound is below a quarter of the label's range: the line is the part due to the emulator, the
+    dotted grey one the bound that the noise sets (median over stars and emulators).
     """
     with_recovery = [r for r in finished(results) if r.get("recovery")]
     if not with_recovery:
@@ -70,12 +74,15 @@ def recovery_against_size(results: Sequence[Result]) -> Figure | None:
     for i, label in enumerate(labels):
         axis = axes.flat[i]
         for name, look in looks.items():
-            sizes, values = curve(with_recovery, name, lambda r, k=label: _part(r, k, "emulator_scatter"))
+            sizes, values = curve(with_recovery, name, lambda r, k=label: _part(r, k, "emulator_scatter_constrained"))
             _line(axis, sizes, values, name, look)
-        bounds = [_part(r, label, "bound") for r in with_recovery]
-        axis.axhline(float(np.nanmedian(bounds)), color="#777777", ls=":", lw=1)
+        bounds = np.array([_part(r, label, "bound_constrained") for r in with_recovery])
+        if np.isfinite(bounds).any():
+            axis.axhline(float(np.nanmedian(bounds)), color=GREY, ls=":", lw=1)
+        else:
+            axis.text(0.5, 0.5, "not constrained", transform=axis.transAxes, ha="center", fontsize=8, color=GREY)
         _size_axis(axis, with_recovery)
-        axis.set_yscale("log")
+        _log(axis, "y")
         axis.set_title(axis_name(label), fontsize=8)
         axis.set_ylabel("scatter" if i % columns == 0 else "")
         if i // columns < rows - 1:
@@ -105,10 +112,24 @@ def _looks(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
 
 
 def _line(axis: Any, sizes: np.ndarray, values: np.ndarray, name: str, look: dict[str, Any]) -> None:
+    known = np.isfinite(values).any(axis=1)
+    sizes, values = sizes[known], values[known]
     axis.plot(sizes, np.nanmean(values, axis=1), lw=1.2, ms=4, label=name, **look)
     if values.shape[1] > 1:
         for column in values.T:
             axis.plot(sizes, column, look["marker"], color=look["color"], ms=2.5, alpha=0.6)
+
+
+def _log(axis: Any, which: str) -> None:
+    """Make an axis logarithmic, with few and plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    getattr(axis, f"set_{which}scale")("log")
+    low, high = getattr(axis, f"get_{which}lim")()
+    side = getattr(axis, f"{which}axis")
+    side.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+    side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    side.set_minor_formatter(NullFormatter())
 
 
 def _size_axis(axis: Any, results: Sequence[Result]) -> None:
