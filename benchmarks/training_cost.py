@@ -143,7 +143,7 @@ def measure(data: TrainingData, size: Size, turns: int) -> dict[str, Any]:
         }
     else:
         facts["nominal_fraction_of_h200_bfloat16"] = round(facts["nominal_gflops"] / H200_BFLOAT16, 4)
-    return facts
+    return {name: float(value) if isinstance(value, float) else value for name, value in facts.items()}
 
 
 def main() -> None:
