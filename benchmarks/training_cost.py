@@ -13,7 +13,6 @@ processor time, step and yardstick alike) do not, but say nothing of a core that
 from __future__ import annotations
 
 import argparse
-import contextlib
 import tempfile
 import time
 from collections.abc import Callable
@@ -45,21 +44,21 @@ class Size:
     spectra: int
     wavelengths: int
     steps_per_turn: int
-    product: str | None = None
+    precision: str = "float32"
 
     @property
     def name(self) -> str:
-        return f"{self.width}x{self.depth}" + (f" {self.product}" if self.product else "")
+        return f"{self.width}x{self.depth}" + (f" {self.precision}" if self.precision != "float32" else "")
 
     def recipe(self) -> Recipe:
         return Recipe.preset("transformer").replace(
             architecture={"width": self.width, "depth": self.depth},
-            batch_spectra=self.spectra, batch_wavelengths=self.wavelengths,
+            batch_spectra=self.spectra, batch_wavelengths=self.wavelengths, precision=self.precision,
         )  # fmt: skip
 
 
 CPU = [Size(64, 4, 32, 128, 8), Size(128, 8, 32, 256, 1), Size(256, 4, 32, 256, 1)]
-GPU = [Size(256, 16, 64, 500, 8), Size(256, 16, 64, 500, 8, "BF16_BF16_F32")]
+GPU = [Size(256, 16, 64, 500, 8), Size(256, 16, 64, 500, 8, "bfloat16")]
 
 
 def useful(recipe: Recipe, spectra: int, wavelengths: int) -> float:
@@ -92,7 +91,7 @@ def measure(data: TrainingData, size: Size, turns: int) -> dict[str, Any]:
     n = size.steps_per_turn
     # The loop's own batches; a run that has begun, so that the learning rate is not zero.
     state = run.advance(run.initial, 0, n)[0]
-    emulator = eqx.combine(state.weights, run.fixed)
+    emulator = eqx.combine(state.weights, run.fixed).with_products(size.precision)
     bound = run.bound.at(emulator, jnp.arange(size.wavelengths))
     labels = run.labels[: size.spectra]
     forward = eqx.filter_jit(lambda b, x: b.batch(x))
@@ -157,9 +156,7 @@ def main() -> None:
         grid = import_folder(data_folder() / "korg_flux", Path(folder) / "grid.zarr")
         data = TrainingData.from_grid(grid, name="korg_flux")
         for size in sizes:
-            precision = jax.default_matmul_precision(size.product) if size.product else contextlib.nullcontext()
-            with precision:
-                rows[size.name] = measure(data, size, arguments.turns)
+            rows[size.name] = measure(data, size, arguments.turns)
             print(size.name, rows[size.name], flush=True)
     record("training_cost", {"grid": "korg_flux", "turns": arguments.turns, "sizes": rows})
 

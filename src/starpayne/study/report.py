@@ -30,7 +30,7 @@ def write_report(study: Study, results: Sequence[Result], folder: Path) -> Path:
             "recovery_against_size": (
                 recovery_against_size(results),
                 "Scatter of recovered labels due to the emulator (fits of spectra without noise), of the stars whose "
-                "bound is below a quarter of the label's range; dotted: the Cramér–Rao bound that the noise sets (median).",
+                "bound is below a quarter of the label's range; dotted: the Cramér–Rao bound of the noise (median).",
             ),
         }
         (folder / "figures").mkdir(exist_ok=True)
