@@ -111,7 +111,7 @@ def test_an_existing_output_is_not_overwritten(payne_folder, tmp_path, monkeypat
 
 def test_train_wants_one_of_emulator_and_recipe(finished_grid, tmp_path, monkeypatch, capsys) -> None:
     said = refuse(monkeypatch, capsys, "train", finished_grid.path, "--out", tmp_path / "m")
-    assert "give either --emulator payne|transformer or --recipe" in said
+    assert "give either --emulator NAME or --recipe NAME|FILE; names are additive" in said
 
 
 def test_a_missing_grid_or_model_is_one_sentence(tmp_path, monkeypatch, capsys) -> None:

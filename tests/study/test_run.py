@@ -8,15 +8,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
 from tiny import PLAN
 
 from starpayne import bundle
-from starpayne.errors import StudyError
+from starpayne.emulators import transformer
+from starpayne.errors import SpectrumError, StudyError
 from starpayne.grid import Grid
 from starpayne.study import Study, run_study
+from starpayne.study import job as study_job
+from starpayne.study.cost import matrix_operations
 from starpayne.study.report import summary, write_report
 from starpayne.study.table import curve
 
@@ -45,10 +49,23 @@ def test_every_job_has_a_result_and_a_model(finished) -> None:
     assert set(good["recovery"]["summary"]) == set(toy.SPACE.names)
 
 
-def test_the_compiler_counts_the_operations_of_a_network(finished) -> None:
+def test_operations_are_those_of_the_matrix_products(finished) -> None:
     good = next(r for r in finished[2] if r["emulator"] == "payne")
-    products = 2 * (5 * 8 + 8 * 8 + 8 * 40)
-    assert products < good["cost"]["operations_per_spectrum"] < 4 * products
+    assert good["cost"]["operations_per_spectrum"] == 2 * (5 * 8 + 8 * 8 + 8 * 40)
+
+
+def test_operations_in_a_loop_count_as_often_as_it_runs(transformer_model, monkeypatch) -> None:
+    rows = jnp.asarray(toy.labels(6), jnp.float32)
+
+    def counted() -> float:
+        return matrix_operations(transformer_model.emulator.on().batch, rows)
+
+    whole = counted()
+    d, n = transformer_model.emulator.hidden_width, len(toy.WAVELENGTH)
+    assert whole > 6 * n * 16 * d**2  # the feed-forward layers alone
+    monkeypatch.setattr(transformer, "CPU_PIECE", d * n)
+    monkeypatch.setattr(transformer, "GPU_PIECE", d * n)
+    assert counted() == whole
 
 
 def test_what_cannot_be_trained_is_a_row_that_says_why(finished) -> None:
@@ -105,14 +122,28 @@ def test_other_recovery_settings_do_not_train_again(finished, finished_grid: Gri
     assert weights.stat().st_mtime_ns == before
 
 
-def test_labels_that_cannot_be_recovered_cost_no_training(finished, finished_grid: Grid, tmp_path: Path, plan) -> None:
-    plan["recovery"] = {"n_spectra": 2, "resolution": 400_000}
+def test_labels_that_cannot_be_recovered_cost_no_training(
+    finished, finished_grid: Grid, tmp_path: Path, plan, monkeypatch
+) -> None:
+    def refuse(*_, **__):
+        raise SpectrumError("no such star")
+
+    monkeypatch.setattr(study_job, "recover", refuse)
     plan["emulators"] = {"line": plan["emulators"]["line"]}
     study = Study.from_dict(plan)
     results = run_study(study, finished_grid, tmp_path)
-    assert all("resolution = 400000" in r["recovery_failed"] for r in results)
+    assert [r["recovery_failed"] for r in results] == ["no such star"] * 2
     assert [r["test"]["mae"] for r in results] == [r["test"]["mae"] for r in finished[2] if r["emulator"] == "line"]
     assert "Labels not recovered" in write_report(study, results, tmp_path).read_text()
+
+
+def test_a_recovery_that_the_grid_cannot_give_is_refused_before_any_work(
+    finished_grid: Grid, tmp_path: Path, plan
+) -> None:
+    plan["recovery"] = {"n_spectra": 2, "resolution": 400_000}
+    with pytest.raises(SpectrumError, match="resolution = 400000 is above half the sampling of the grid"):
+        run_study(Study.from_dict(plan), finished_grid, tmp_path)
+    assert not (tmp_path / "jobs").exists()
 
 
 def test_a_folder_of_another_study_is_refused(finished, finished_grid: Grid, tmp_path: Path, plan) -> None:
@@ -122,11 +153,29 @@ def test_a_folder_of_another_study_is_refused(finished, finished_grid: Grid, tmp
         run_study(Study.from_dict(plan), finished_grid, tmp_path)
 
 
-def test_sizes_that_the_grid_has_not_are_refused_before_any_work(finished_grid: Grid, tmp_path: Path, plan) -> None:
-    plan["n_train"] = [20, 41]
-    with pytest.raises(StudyError, match=r"n_train = 41 is more than the 40 usable training spectra of .*toy.zarr"):
+def test_no_result_is_touched_where_one_is_of_another_study(
+    finished, finished_grid: Grid, tmp_path: Path, plan
+) -> None:
+    shutil.copytree(finished[0] / "jobs", tmp_path / "jobs")
+    before = (tmp_path / "jobs" / "line-N20-s0" / "result.json").read_bytes()
+    plan["recovery"] = {"n_spectra": 0}
+    plan["emulators"]["payne"] = {**plan["emulators"]["payne"], "steps": 61}
+    with pytest.raises(StudyError, match="holds another training"):
         run_study(Study.from_dict(plan), finished_grid, tmp_path)
-    assert not (tmp_path / "jobs").exists()
+    assert (tmp_path / "jobs" / "line-N20-s0" / "result.json").read_bytes() == before
+
+
+def test_a_size_that_the_grid_has_not_is_a_row_and_none_at_all_is_refused(
+    finished_grid: Grid, tmp_path: Path, plan
+) -> None:
+    plan |= {"n_train": [20, 41], "recovery": {"n_spectra": 0}, "emulators": {"line": plan["emulators"]["line"]}}
+    small, large = run_study(Study.from_dict(plan), finished_grid, tmp_path / "some")
+    assert small["test"]["mae"] > 0
+    assert "the grid's split has 40 usable training spectra" in large["failed"]
+    plan["n_train"] = [41, 50]
+    with pytest.raises(StudyError, match=r"the smallest n_train = 41 is more than the 40 usable training spectra of"):
+        run_study(Study.from_dict(plan), finished_grid, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_interrupted_study_goes_on_to_the_same_result(finished, finished_grid: Grid, tmp_path: Path, plan) -> None:

@@ -44,3 +44,11 @@ def test_a_study_that_is_not_there_is_one_sentence(
     text = refuse(monkeypatch, capsys, "study", "papr", "--grid", finished_grid.path, "--out", tmp_path / "out")
     assert "no study at papr; give a TOML file, or one that ships: paper, quick" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_is_a_file_is_one_sentence(
+    finished_grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("")
+    text = refuse(monkeypatch, capsys, "study", "quick", "--grid", finished_grid.path, "--out", tmp_path / "out")
+    assert "is a file; give a folder" in text

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from starpayne.cli.app import Json, progress_bar, write_result
+from starpayne.errors import OutputExistsError
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +34,8 @@ def study(
 
     plan = Study.read(study)
     opened = Grid.open(grid)
-    out.mkdir(parents=True, exist_ok=True)
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"--out {out} is a file; give a folder")
     with progress_bar("study") as bar:
         results = run_study(plan, opened, out, bar)
     page = write_report(plan, results, out)
@@ -44,5 +46,8 @@ def study(
     for result in results:
         if "failed" in result:
             typer.echo(f"not trained: {result['emulator']}, N = {result['n_train']}: {result['failed']}")
+    lost = {r["recovery_failed"] for r in results if "recovery_failed" in r}
+    for reason in sorted(lost):
+        typer.echo(f"labels not recovered: {reason}")
     typer.echo(f"report: {page}")
     write_result(json, {"study": plan.name, "report": str(page), "trainings": [row_of(r) for r in results]})

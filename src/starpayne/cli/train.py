@@ -20,11 +20,9 @@ def train(
     out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Model folder to make, or to go on with.")],
     emulator: Annotated[
         str | None,
-        typer.Option(help="payne, transformer, additive, convolutional or gaussian_process, with its own recipe."),
+        typer.Option(help="A recipe that ships: payne, transformer, additive, gaussian_process, …"),
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="A recipe that ships, or a TOML file, instead.")
-    ] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="The same, or a TOML file.")] = None,
     n_train: Annotated[
         int | None, typer.Option(metavar="N", help="Take the first N training spectra of the grid's split.", min=1)
     ] = None,
@@ -47,7 +45,7 @@ def train(
     from starpayne.training import train as run
 
     if (emulator is None) == (recipe is None):
-        raise RecipeError("give either --emulator payne|transformer or --recipe NAME|FILE")
+        raise RecipeError(f"give either --emulator NAME or --recipe NAME|FILE; names are {', '.join(presets())}")
     name = emulator or recipe or ""
     chosen = Recipe.from_toml(name) if recipe and recipe not in presets() else Recipe.preset(name)
     changes = {k: v for k, v in (("steps", steps), ("seed", seed), ("quantity", quantity)) if v is not None}

@@ -82,7 +82,8 @@ def recovery_against_size(results: Sequence[Result]) -> Figure | None:
         else:
             axis.text(0.5, 0.5, "not constrained", transform=axis.transAxes, ha="center", fontsize=8, color=GREY)
         _size_axis(axis, with_recovery)
-        _log(axis, "y")
+        if np.isfinite(bounds).any():
+            _log(axis, "y")
         axis.set_title(axis_name(label), fontsize=8)
         axis.set_ylabel("scatter" if i % columns == 0 else "")
         if i // columns < rows - 1:
@@ -96,7 +97,8 @@ def recovery_against_size(results: Sequence[Result]) -> Figure | None:
 
 def _part(result: Result, label: str, key: str) -> float:
     value = result["recovery"]["summary"][label][key]
-    return float("nan") if value is None else float(value)
+    # The scatter of a single star is 0, which a logarithmic axis has no place for.
+    return float(value) if value else float("nan")
 
 
 def _looks(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
@@ -126,8 +128,12 @@ def _log(axis: Any, which: str) -> None:
 
     getattr(axis, f"set_{which}scale")("log")
     low, high = getattr(axis, f"get_{which}lim")()
+    if high < 4 * low:  # a narrower axis would have one number, or too many
+        middle = (low * high) ** 0.5
+        low, high = middle / 2, middle * 2
+        getattr(axis, f"set_{which}lim")(low, high)
     side = getattr(axis, f"{which}axis")
-    side.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+    side.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1, 3) if high < 300 * low else (1,)))
     side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     side.set_minor_formatter(NullFormatter())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from starpayne import bundle
-from starpayne.errors import StarpayneError, StudyError
+from starpayne.errors import OutputExistsError, StarpayneError, StudyError
 from starpayne.evaluation import evaluate, recover
 from starpayne.files import read_json, write_json
 from starpayne.grid import Grid
@@ -18,6 +18,7 @@ from starpayne.training import TrainingData, train
 
 RESULT = "result.json"
 MODEL = "model"
+PIXELS_PER_FWHM = 3.0
 
 Note = Callable[[str], None]
 
@@ -37,9 +38,8 @@ def run_job(job: Job, recovery: RecoverySettings, grid: Grid, folder: Path, note
         ``failed`` says why.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    identity = {"recipe": job.recipe.to_dict(), "n_train": job.n_train, "grid": grid.fingerprint}
-    full = {**identity, "recovery": asdict(recovery)}
-    stored = _stored(folder / RESULT, identity)
+    full = {**identity_of(job, grid), "recovery": asdict(recovery)}
+    stored = stored_result(folder, job, grid)
     if stored is not None and stored["identity"] == full:
         return stored
     head = {"identity": full, "emulator": job.emulator, "n_train": job.n_train, "seed": job.seed}
@@ -64,6 +64,8 @@ def run_job(job: Job, recovery: RecoverySettings, grid: Grid, folder: Path, note
             "cost": prediction_cost(model.emulator, data.validation_labels),
             **_recovered(model, grid, recovery, note),
         }
+    except OutputExistsError:
+        raise
     except StarpayneError as error:
         result = head | {"failed": str(error)}
     write_json(folder / RESULT, result)
@@ -77,7 +79,7 @@ def _recovered(model: bundle.Model, grid: Grid, settings: RecoverySettings, note
     try:
         result = recover(
             model, grid, n_spectra=settings.n_spectra, resolution=settings.resolution, snr=settings.snr,
-            n_starts=settings.n_starts, seed=settings.seed,
+            pixels_per_fwhm=PIXELS_PER_FWHM, n_starts=settings.n_starts, seed=settings.seed,
             progress=lambda done, total: note(f"labels of star {done} of {total}"),
         )  # fmt: skip
     except StarpayneError as error:
@@ -85,19 +87,26 @@ def _recovered(model: bundle.Model, grid: Grid, settings: RecoverySettings, note
     return {"recovery": result.to_dict()}
 
 
-def _stored(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+def identity_of(job: Job, grid: Grid) -> dict[str, Any]:
+    """Return what makes a training this one and no other."""
+    return {"recipe": job.recipe.to_dict(), "n_train": job.n_train, "grid": grid.fingerprint}
+
+
+def stored_result(folder: Path, job: Job, grid: Grid) -> dict[str, Any] | None:
     """Return an earlier result of this very training, None if there is none.
 
     Raises:
         StudyError: if the result is that of another training or grid.
     """
-    if not path.exists():
+    if not (folder / RESULT).exists():
         return None
-    stored = read_json(path, StudyError)
+    identity = identity_of(job, grid)
+    stored = read_json(folder / RESULT, StudyError)
     before = stored.get("identity")
     if not isinstance(before, dict) or {k: before.get(k) for k in identity} != identity:
         raise StudyError(
-            f"{path.parent} holds another training ({_difference(before, identity)}); give another --out, or remove it"
+            f"{folder} holds another training ({_difference(before, identity)}); "
+            "give another --out, or remove that folder"
         )
     return stored
 

@@ -162,9 +162,9 @@ def _contender(name: str, table: Any, sizes: tuple[int, ...], folder: Path) -> C
     if not NAME.fullmatch(name):
         raise StudyError(f"the emulator name {name!r} may hold letters, digits, and _ + - only")
     if not isinstance(table, Mapping) or not isinstance(table.get("recipe"), str):
-        raise StudyError(
-            f"emulators.{name} needs a recipe: the name of one that ships ({', '.join(presets())}), or a file"
-        )
+        given = f" (it has {', '.join(table)})" if isinstance(table, Mapping) and table else ""
+        ships = ", ".join(presets())
+        raise StudyError(f"emulators.{name} needs a recipe{given}: the name of one that ships ({ships}), or a file")
     changes = dict(table)
     source = changes.pop("recipe")
     own_sizes = changes.pop("n_train", None)
@@ -181,6 +181,8 @@ def _contender(name: str, table: Any, sizes: tuple[int, ...], folder: Path) -> C
 
 
 def _whole_numbers(value: Any, name: str, least: int) -> tuple[int, ...]:
+    if value is None:
+        raise StudyError(f"the study needs {name}, a list of whole numbers such as [500, 1000]")
     if not isinstance(value, list) or not value:
         raise StudyError(f"{name} = {value!r} must be a list of whole numbers, such as [500, 1000]")
     for number in value:

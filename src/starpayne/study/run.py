@@ -12,8 +12,9 @@ from typing import Any
 import jax
 
 from starpayne.errors import StudyError
+from starpayne.evaluation.observed import observe_rows
 from starpayne.grid import Grid
-from starpayne.study.job import run_job
+from starpayne.study.job import PIXELS_PER_FWHM, run_job, stored_result
 from starpayne.study.plan import Job, Study
 
 Progress = Callable[[int, int, str], None]
@@ -33,10 +34,11 @@ def run_study(study: Study, grid: Grid, folder: Path, progress: Progress | None 
         the results in the order of :meth:`Study.jobs`.
 
     Raises:
-        StudyError: sizes that the grid has not, or a folder that holds another study's trainings.
+        StudyError: no size that the grid has, no test spectra, or a folder that holds another study's trainings.
+        SpectrumError: labels cannot be recovered from this grid as the study says.
     """
     jobs = study.jobs()
-    check_sizes(jobs, grid)
+    check(study, jobs, grid, folder)
     desk = _Desk(len(jobs), progress)
 
     def work(job: Job) -> dict[str, Any]:
@@ -64,17 +66,25 @@ def run_study(study: Study, grid: Grid, folder: Path, progress: Progress | None 
     return [future.result() for future in futures]
 
 
-def check_sizes(jobs: list[Job], grid: Grid) -> None:
-    """Raise StudyError, before any work, for a training-set size that the grid has not."""
+def check(study: Study, jobs: list[Job], grid: Grid, folder: Path) -> None:
+    """Raise, before any work, for what would come to light only after hours of it."""
     available = len(grid.usable(grid.split.train))
-    most = max(job.n_train for job in jobs)
-    if most > available:
+    least = min(job.n_train for job in jobs)
+    if least > available:
         raise StudyError(
-            f"n_train = {most} is more than the {available} usable training spectra of {grid.path}; "
+            f"the smallest n_train = {least} is more than the {available} usable training spectra of {grid.path}; "
             "lower n_train in the study, or synthesize more"
         )
-    if not grid.split.test:
-        raise StudyError(f"the split of {grid.path} names no test spectra, which a study compares emulators on")
+    test = grid.usable(grid.split.test)
+    if len(test) == 0:
+        raise StudyError(f"{grid.path} has no test spectra, which a study compares emulators on")
+    for job in jobs:
+        stored_result(folder / "jobs" / job.name, job, grid)
+    recovery = study.recovery
+    if recovery.n_spectra:
+        observe_rows(
+            grid, test[:1], resolution=recovery.resolution, snr=recovery.snr, pixels_per_fwhm=PIXELS_PER_FWHM, seed=0
+        )
 
 
 class _Desk:

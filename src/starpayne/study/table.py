@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from starpayne.files import write_bytes, write_json
+from starpayne.labels import unit_of
 
 Result = Mapping[str, Any]
 
@@ -44,7 +45,13 @@ def write_tables(folder: Path, name: str, results: Sequence[Result]) -> None:
     """Write ``study.csv`` (one row per training), ``recovery.csv`` (one per training and label) and ``study.json``."""
     _write_csv(folder / "study.csv", COLUMNS, [row_of(r) for r in results])
     recovered = [
-        {"emulator": r["emulator"], "n_train": r["n_train"], "seed": r["seed"], "label": label, **facts}
+        {
+            **{k: r[k] for k in ("emulator", "n_train", "seed")},
+            **{k: r["recovery"][k] for k in ("n_spectra", "n_converged")},
+            "label": label,
+            "unit": unit_of(label),
+            **facts,
+        }
         for r in finished(results)
         if r.get("recovery")
         for label, facts in r["recovery"]["summary"].items()

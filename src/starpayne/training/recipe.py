@@ -184,7 +184,7 @@ class Recipe:
         try:
             return cls.from_dict(tomllib.loads(Path(path).read_text(encoding="utf-8")))
         except FileNotFoundError as error:
-            raise RecipeError(f"no recipe at {path}") from error
+            raise RecipeError(f"no recipe at {path}{_ships(str(path))}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path} is not readable TOML: {error}") from error
 
@@ -192,7 +192,7 @@ class Recipe:
     def preset(cls, name: str) -> Recipe:
         """Return a recipe that ships with the package: see :func:`presets`."""
         if name not in presets():
-            raise RecipeError(f"no recipe is called {name!r}; there are {', '.join(presets())}")
+            raise RecipeError(f"no recipe is called {name!r}{_ships(name)}")
         text = (resources.files("starpayne.training") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
         return cls.from_dict(tomllib.loads(text))
 
@@ -201,6 +201,12 @@ def presets() -> list[str]:
     """Return the names of the recipes that ship with the package."""
     folder = resources.files("starpayne.training") / "recipes"
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def _ships(name: str) -> str:
+    close = difflib.get_close_matches(name, presets(), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    return f"{hint} there are {', '.join(presets())}"
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
