@@ -92,8 +92,8 @@ def recovery_setting(results: Sequence[Result]) -> str:
         f"{facts['n_spectra']} test spectra ({facts['split']}), R = {facts['resolution']:,.0f}, S/N {facts['snr']:g} "
         "per pixel, fitted from a coarse search, each with noise and without. Robust scatter (1.4826 times the median "
         "absolute deviation) of the label without noise, which is the emulator's part, and in brackets the Cramér–Rao "
-        "bound that the noise sets, of the stars whose bound is below a quarter of the label's range; – where there are "
-        "none. At the largest training set of each emulator. Fits that have not converged count too."
+        "bound that the noise sets, of the stars whose bound is below a quarter of the label's range; – for none. "
+        "At the largest training set of each emulator. Fits that have not converged count too."
     )
 
 
