@@ -1,7 +1,8 @@
 """The continuum as a second channel, on ``mgb_reference`` (17 labels), N = 1,000: its error, and its price.
 
 ``STARPAYNE_DATA=… python benchmarks/continuum.py FOLDER`` trains with ``channels = ["flux", "log10_continuum"]`` into
-FOLDER, where the models are not there yet: ``payne_scaled`` as it ships and a short ``transformer``. Target: a median
+FOLDER, where the models are not there yet: ``payne_scaled`` as it ships and a short ``transformer``; with names behind
+FOLDER, such as ``additive``, the recipes of these names instead (kept in ``continuum_NAMES.json``). Target: a median
 relative error of the continuum of 0.5 % on the 500 test spectra.
 """
 
@@ -25,7 +26,7 @@ RECIPES = {
         channels=CHANNELS, steps=1000, batch_spectra=16, batch_wavelengths=96
     ),
 }
-FLUX_ALONE = {"payne_scaled": 0.0031}
+FLUX_ALONE = {"payne_scaled": 0.0031, "additive": 0.0021}
 """Test MAE of the same recipe without the continuum (docs/designs-and-recipes.md)."""
 
 
@@ -34,8 +35,9 @@ def main() -> None:
     store = folder / "mgb_reference.zarr"
     grid = Grid.open(store) if store.exists() else import_folder(data_folder() / "mgb_reference", store)
     data = TrainingData.from_grid(grid, N, CHANNELS, name="mgb_reference")
-    rows = {}
-    for name, recipe in RECIPES.items():
+    rows, names = {}, sys.argv[2:]
+    recipes = {name: Recipe.preset(name).replace(channels=CHANNELS) for name in names} or RECIPES
+    for name, recipe in recipes.items():
         path = folder / f"continuum_{recipe.emulator}.model"
         model = train(
             data, recipe, path,
@@ -51,7 +53,10 @@ def main() -> None:
         }
         print(name, {k: v for k, v in rows[name].items() if k != "recipe"}, flush=True)
     split = f"first {N:,} training spectra, {len(data.validation_labels)} validation, {facts['n_spectra']} test"
-    record("continuum", {"grid": "mgb_reference", "split": split, "target_median": 0.005, "emulators": rows})
+    record(
+        "_".join(["continuum", *names]),
+        {"grid": "mgb_reference", "split": split, "target_median": 0.005, "emulators": rows},
+    )
 
 
 if __name__ == "__main__":
