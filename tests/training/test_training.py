@@ -12,15 +12,12 @@ import pytest
 import toy
 
 from starpayne import bundle
-from starpayne.emulators import transformer
 from starpayne.emulators.base import predict_in_chunks
 from starpayne.errors import BundleError, OutputExistsError, TrainingError
 from starpayne.grid import Grid
 from starpayne.importing import import_folder
 from starpayne.training import PayneArchitecture, Recipe, TrainingData, loop, train
-from starpayne.training.build import build
 from starpayne.training.checkpoint import STATE, read_arrays, write_checkpoint
-from starpayne.training.step import pieces_of
 
 BOTH = pytest.mark.parametrize("emulator", ["payne", "transformer"])
 Report = Mapping[str, float]
@@ -78,32 +75,6 @@ def test_resumed_training_with_muon_equals_uninterrupted(emulator: str, tmp_path
     whole = train(toy.data(), recipe, tmp_path / "whole")
     resumed = train_with_interruptions(toy.data(), recipe, tmp_path / "resumed", 30, 120)
     assert_same_training(resumed, whole)
-
-
-def test_a_batch_in_pieces_takes_the_steps_of_the_whole_batch(monkeypatch) -> None:
-    data, recipe = toy.data(), toy.recipe("transformer")
-
-    def losses() -> list[float]:
-        run = loop.Run(data, recipe, build(data, recipe))
-        state, values = run.initial, []
-        for step in range(4):
-            state, value = run.advance(state, step, step + 1)
-            values.append(value)
-        return values
-
-    whole = losses()
-    row = recipe.architecture.width * recipe.batch_wavelengths
-    monkeypatch.setattr(transformer, "CPU_PIECE", 2 * row)
-    monkeypatch.setattr(transformer, "GPU_PIECE", 2 * row)
-    np.testing.assert_allclose(losses(), whole, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("batch", "most", "pieces"),
-    [(32, None, 1), (32, 32, 1), (32, 33, 1), (32, 16, 2), (32, 15, 4), (30, 8, 5), (31, 16, 1), (7, 1, 7), (1, 1, 1)],
-)
-def test_a_batch_is_cut_into_equal_pieces_and_a_prime_one_is_left_whole(batch, most, pieces) -> None:
-    assert pieces_of(batch, most) == pieces
 
 
 @pytest.mark.parametrize("call", [1, 3, 4])
