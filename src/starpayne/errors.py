@@ -1,5 +1,16 @@
 """The errors a user can meet: each message names the value, the allowed range and the remedy."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'teff'?`` for a name close to a known one, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
 
 class StarpayneError(ValueError):
     """Base of every error raised for bad input; the command line prints it as one sentence."""

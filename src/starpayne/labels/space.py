@@ -5,7 +5,6 @@ Scaling, domain checks, error texts, sampling designs, solver bounds, plots and 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from starpayne.errors import LabelError
+from starpayne.errors import LabelError, did_you_mean
 from starpayne.labels.table import Constraint, Label
 
 
@@ -81,8 +80,7 @@ class LabelSpace:
         """Raise LabelError, with the closest known name, for any name that is not a label here."""
         for name in names:
             if name not in self.names:
-                close = difflib.get_close_matches(name.lower(), self.names, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
+                hint = did_you_mean(name.lower(), self.names)
                 raise LabelError(
                     f"{where + ': ' if where else ''}unknown label {name!r}{hint} (labels: {', '.join(self.names)})"
                 )

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from starpayne.errors import RecipeError, StudyError
+from starpayne.errors import RecipeError, StudyError, did_you_mean
 from starpayne.training import Recipe, presets
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
@@ -194,4 +194,4 @@ def _whole_numbers(value: Any, name: str, least: int) -> tuple[int, ...]:
 def _refuse_unknown(data: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
     for key in data:
         if key not in known:
-            raise StudyError(f"unknown {what} key {key!r} (keys: {', '.join(known)})")
+            raise StudyError(f"unknown {what} key {key!r}{did_you_mean(key, known)} (keys: {', '.join(known)})")

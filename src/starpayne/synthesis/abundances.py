@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
-from starpayne.errors import LabelError
+from starpayne.errors import LabelError, did_you_mean
 from starpayne.synthesis.elements import ALPHA, NUMBERS, element_of
 
 PARAMETERS = ("teff", "logg", "feh", "alpha_fe", "vmic")
@@ -45,6 +44,5 @@ def unknown_label(name: str, solar: Mapping[str, float]) -> str:
     """Return the sentence that refuses a label the engine does not know, with the closest one that it does."""
     elements = [f"{symbol.lower()}_fe" for symbol in solar if element_of(f"{symbol.lower()}_fe")]
     known = [*PARAMETERS, *elements]
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(name.lower(), known)
     return f"unknown label {name!r}{hint} (labels: {', '.join(PARAMETERS)}, and xx_fe for any metal but iron)"

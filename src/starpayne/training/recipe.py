@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from starpayne.emulators import CHANNELS
-from starpayne.errors import RecipeError
+from starpayne.errors import RecipeError, did_you_mean
 from starpayne.training.architectures import (
     ARCHITECTURE_SETTINGS,
     Architecture,
@@ -204,9 +203,7 @@ def presets() -> list[str]:
 
 
 def _ships(name: str) -> str:
-    close = difflib.get_close_matches(name, presets(), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ";"
-    return f"{hint} there are {', '.join(presets())}"
+    return f"{did_you_mean(name, presets()) or ';'} there are {', '.join(presets())}"
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,6 +218,6 @@ def _refuse_unknown(values: Mapping[str, Any], cls: type, what: str) -> None:
     known = [f.name for f in dataclasses.fields(cls)]
     for name in values:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise RecipeError(f"unknown {what} setting {name!r}{hint} (settings: {', '.join(known)})")
+            raise RecipeError(
+                f"unknown {what} setting {name!r}{did_you_mean(name, known)} (settings: {', '.join(known)})"
+            )
