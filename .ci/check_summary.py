@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -20,5 +21,7 @@ for name, entry in fit["labels"].items():
 assert abs(fit["rv"] - fit["truth"]["rv"]) < 2.0, fit
 assert set(summary["seconds"]) >= {"synthesis", "train payne", "train transformer", "fit"}, summary["seconds"]
 assert report.count("data:image/png;base64,") >= 5
-assert "http" not in report.replace("http-equiv", "")
+# Nothing is fetched from elsewhere. The figures are taken out first: base64 spells "http" by chance now and then.
+text = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", report)
+assert "http" not in text.replace("http-equiv", "")
 print("summary.json and report.html are as they should be")
