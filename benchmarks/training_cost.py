@@ -87,7 +87,7 @@ def seconds(work: Callable[[], Any]) -> np.ndarray:
 def measure(data: TrainingData, size: Size, turns: int) -> dict[str, Any]:
     """Return the costs of one size."""
     recipe = size.recipe()
-    run = Run(data, recipe, build(data, recipe))
+    run = Run.whole(data, recipe, build(data, recipe))
     n = size.steps_per_turn
     # The loop's own batches; a run that has begun, so that the learning rate is not zero.
     state = run.advance(run.initial, 0, n)[0]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from starpayne.fitting import FitResult
+    from starpayne.training import LearningCurve
 
 # Okabe & Ito 2008, in an order that also differs in lightness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -160,6 +161,22 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
         axes[0, 0].plot(steps, maes, "o-", ms=2.5, color=colour, lw=1, label=name)
     axes[0, 0].set(xlabel="training step", ylabel="validation MAE", yscale="log", xscale="log")
     axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def learning_curve(curve: LearningCurve, goal: float | None = None) -> Figure:
+    """Error against the number of spectra, with the law through the points, and the error of the base model."""
+    figure, axes = new_figure(figsize=(5.4, 4))
+    axis = axes[0, 0]
+    axis.loglog(curve.n, curve.mae, "o-", color=COLOURS[0], label="fine-tuned")
+    axis.axhline(curve.before, color=COLOURS[1], ls="--", lw=1, label="base model, not fine-tuned")
+    if np.isfinite(curve.slope):
+        n = np.geomspace(curve.n[0], 5 * curve.n[-1], 50)
+        axis.loglog(n, [curve.expected(x) for x in n], ":", color=GREY, label=f"MAE ∝ $N^{{{curve.slope:.2f}}}$")
+    if goal is not None:
+        axis.axhline(goal, color=COLOURS[2], ls="-.", lw=1, label="goal")
+    axis.set(xlabel="spectra of the new grid", ylabel="MAE of normalised flux")
+    axis.legend(fontsize=8)
     return figure
 
 

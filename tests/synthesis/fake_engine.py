@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import time
 from typing import Any
 
@@ -15,7 +16,7 @@ from starpayne.synthesis import Synthesis
 
 class FakeEngine:
     """Settings: ``hang``, ``crash``, ``quit``, ``nan``, ``fail``: lists of teff; ``seconds``: per spectrum;
-    ``log``: a file that gets a line per spectrum."""
+    ``log``: a file that gets a line per spectrum; ``program``: a file that gets the number of a program that hangs."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
@@ -40,6 +41,9 @@ class FakeEngine:
             os._exit(3)
         if self._told_to("fail", teff):
             raise ArithmeticError("no convergence in layer 7")
+        if "program" in self.settings:
+            path = self.settings["program"]
+            subprocess.run(["sh", "-c", f"echo $$ > {path}.draft; mv {path}.draft {path}; exec sleep 60"])
         time.sleep(self.settings.get("seconds", 0.0))
         depth = np.exp(-(((wavelength - 5005) / 0.1) ** 2)) * teff / 1e4
         flux = 1 - depth * np.cos(labels["logg"])

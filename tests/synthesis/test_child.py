@@ -72,6 +72,21 @@ def test_closing_from_another_thread_ends_a_request_at_once(fake: None) -> None:
         child.synthesize(STAR)
 
 
+@pytest.mark.parametrize(
+    ("limit", "reason"), [(1.0, r"^no answer within 1 s$"), (60.0, r"^stopped$")], ids=["limit", "close"]
+)
+def test_a_program_that_the_engine_runs_is_killed_with_it(
+    fake: None, tmp_path: Path, limit: float, reason: str
+) -> None:
+    number = tmp_path / "pid"
+    child = _child(limit=limit, program=str(number))
+    if reason == "^stopped$":
+        threading.Thread(target=lambda: (_appears(number), child.close())).start()
+    with child, pytest.raises(SynthesisFailure, match=reason):
+        child.synthesize(STAR)
+    assert _gone(int(number.read_text()), within=5.0)
+
+
 def test_errors_of_the_engine_keep_their_kind(fake: None) -> None:
     with _child() as child, pytest.raises(LabelError, match="unknown label 'feh'"):
         child.check(LabelSpace((Label("feh", -1, 0),)))
@@ -129,6 +144,13 @@ def _gone(pid: int, within: float) -> bool:
             return True
         threading.Event().wait(0.05)
     return False
+
+
+def _appears(path: Path) -> bool:
+    deadline = time.monotonic() + 30
+    while not path.exists() and time.monotonic() < deadline:
+        threading.Event().wait(0.02)
+    return path.exists()
 
 
 def _reader(data: bytes) -> Any:

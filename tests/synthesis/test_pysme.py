@@ -259,7 +259,10 @@ def test_a_window_that_the_line_list_does_not_cover_is_refused(low: float, high:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"acrt": 1e-3}, "unknown engine setting 'acrt'; known settings: line_list, abundances, accrt"),
+        (
+            {"acrt": 1e-3},
+            r"unknown engine setting 'acrt'; did you mean 'accrt'\?; known settings: line_list, abundances",
+        ),
         ({"abundances": "asplund2099"}, "unknown solar composition 'asplund2099'; choose one of asplund2009"),
         ({"accrt": 1.0}, "engine setting accrt = 1.0 is outside the range 1e-06 to 0.01"),
         ({"n_mu": 2.5}, "engine setting n_mu = 2.5 is not a whole number"),

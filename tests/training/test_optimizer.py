@@ -32,7 +32,7 @@ def test_stable_decay_holds_the_rate_and_then_falls_to_zero() -> None:
 def test_the_average_of_the_weights_forgets_the_first_ones() -> None:
     # With a decay of 0.999 and 90 steps, an average of fixed length would be 91 % first weights.
     recipe = toy.recipe("payne", ema=0.999, steps=90)
-    run = Run(toy.data(), recipe, build(toy.data(), recipe))
+    run = Run.whole(toy.data(), recipe, build(toy.data(), recipe))
     state = run.initial
     for start in range(0, 90, 30):
         state, _ = run.advance(state, start, start + 30)

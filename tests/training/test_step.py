@@ -16,7 +16,7 @@ def test_a_batch_in_pieces_takes_the_steps_of_the_whole_batch(monkeypatch) -> No
     data, recipe = toy.data(), toy.recipe("transformer")
 
     def losses() -> list[float]:
-        run = loop.Run(data, recipe, build(data, recipe))
+        run = loop.Run.whole(data, recipe, build(data, recipe))
         state, values = run.initial, []
         for step in range(4):
             state, value = run.advance(state, step, step + 1)

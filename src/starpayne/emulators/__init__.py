@@ -1,11 +1,13 @@
 """Emulators: labels and wavelength → normalised flux (or intensity), behind one contract."""
 
+from starpayne.emulators.adapt import Target, adapted, learned_arrays
 from starpayne.emulators.additive import AdditivePayne
 from starpayne.emulators.base import CHANNELS, BoundEmulator, Emulator, Prediction, flags_for
 from starpayne.emulators.convolutional import Convolutional
 from starpayne.emulators.disc import Quadrature, disc_flux, disc_quadrature
 from starpayne.emulators.domain import QUANTITIES, SpectralDomain
 from starpayne.emulators.gaussian_process import GaussianProcess
+from starpayne.emulators.low_rank import LowRank, fresh_low_rank, merged
 from starpayne.emulators.payne import Payne
 from starpayne.emulators.polynomial import Polynomial
 from starpayne.emulators.transformer import TransformerPayne
@@ -32,15 +34,21 @@ __all__ = [
     "Convolutional",
     "Emulator",
     "GaussianProcess",
+    "LowRank",
     "Payne",
     "Polynomial",
     "Prediction",
     "QUANTITIES",
     "Quadrature",
     "SpectralDomain",
+    "Target",
     "TransformerPayne",
+    "adapted",
     "architecture",
     "disc_flux",
     "disc_quadrature",
     "flags_for",
+    "fresh_low_rank",
+    "learned_arrays",
+    "merged",
 ]

@@ -99,8 +99,8 @@ class AdditivePayne(FixedGridEmulator):
         if not hidden or min(hidden) < 1 or latents < 0:
             raise RecipeError(f"every layer needs at least one unit, got hidden = {hidden} and latents = {latents}")
         own = abundances(space)
-        groups = 1 + len(own)
-        sizes = (len(space) - len(own) + (1 if own else 0) + latents, *hidden)
+        groups, inputs = 1 + len(own), len(space.inputs)
+        sizes = (inputs - len(own) + (1 if own else 0) + latents, *hidden)
         keys = iter(jax.random.split(key, 2 * len(hidden) + 4))
 
         def uniform(shape: tuple[int, ...], fan_in: int) -> Array:
@@ -111,7 +111,7 @@ class AdditivePayne(FixedGridEmulator):
         features, outputs = groups * hidden[-1], shape[0] * shape[1]
         layers = list(itertools.pairwise(sizes))
         return cls(
-            latent=(uniform((len(space), LATENT_UNITS), len(space)), uniform((LATENT_UNITS, latents), LATENT_UNITS)),
+            latent=(uniform((inputs, LATENT_UNITS), inputs), uniform((LATENT_UNITS, latents), LATENT_UNITS)),
             latent_bias=jnp.zeros(LATENT_UNITS),
             weights=tuple(uniform((groups, a, b), a) for a, b in layers),
             biases=tuple(jnp.zeros((groups, b)) for _, b in layers),
@@ -177,7 +177,7 @@ class AdditivePayne(FixedGridEmulator):
 
     def _inputs(self, scaled: Float[Array, "stars labels"]) -> Float[Array, "groups stars inputs"]:
         own = abundances(self.space)
-        shared = [i for i in range(len(self.space)) if i not in own]
+        shared = [i for i in range(len(self.space.inputs)) if i not in own]
         latents = ACTIVATIONS[self.activation](scaled @ self.latent[0] + self.latent_bias) @ self.latent[1]
         common = jnp.concatenate([scaled[:, np.array(shared, int)], latents], axis=1)
         if not own:
@@ -187,5 +187,5 @@ class AdditivePayne(FixedGridEmulator):
 
 
 def abundances(space: LabelSpace) -> list[int]:
-    """Return the places of the labels that are abundances of a single element."""
-    return [i for i, name in enumerate(space.names) if is_abundance(name)]
+    """Return the places of the inputs that are abundances of a single element."""
+    return [i for i, name in enumerate(space.inputs) if is_abundance(name)]

@@ -72,7 +72,7 @@ class Convolutional(FixedGridEmulator):
         """Draw fresh weights, uniform with variance 1/fan-in."""
         check_activation(activation)
         wavelength = check_wavelength(wavelength)
-        sizes = (len(space), *hidden, filters * START)
+        sizes = (len(space.inputs), *hidden, filters * START)
         if min(sizes) < 1:
             raise RecipeError(f"every layer needs at least one unit, got hidden = {hidden} and filters = {filters}")
         n_layers = count_layers(len(wavelength))

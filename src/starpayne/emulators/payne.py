@@ -66,7 +66,7 @@ class Payne(FixedGridEmulator):
         check_activation(activation)
         wavelength = check_wavelength(wavelength)
         pixels = len(wavelength)
-        sizes = (len(space), *hidden, len(channels) * pixels)
+        sizes = (len(space.inputs), *hidden, len(channels) * pixels)
         if min(sizes) < 1:
             raise RecipeError(f"every layer needs at least one unit, got hidden = {hidden}")
         if residual and len(set(hidden)) != 1:

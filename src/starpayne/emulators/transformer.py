@@ -110,7 +110,7 @@ class TransformerPayne(Emulator):
         def normal(shape: tuple[int, ...], fan_in: int) -> Array:
             return jax.random.normal(next(keys), shape) / np.sqrt(fan_in)
 
-        embed = (normal((len(space), d), len(space)), normal((d, tokens, d), d))
+        embed = (normal((len(space.inputs), d), len(space.inputs)), normal((d, tokens, d), d))
         block = Block(
             query=normal((depth, d, heads, k), d),
             key=normal((depth, d, heads, k), d),

@@ -2,5 +2,6 @@
 
 from starpayne.evaluation.recovery import Recovery, recover
 from starpayne.evaluation.residuals import Evaluation, evaluate
+from starpayne.evaluation.transfer import drift, forgotten
 
-__all__ = ["Evaluation", "Recovery", "evaluate", "recover"]
+__all__ = ["Evaluation", "Recovery", "drift", "evaluate", "forgotten", "recover"]

@@ -24,6 +24,7 @@ class LabelSpace:
     Args:
         labels: the labels, in the order of every label array.
         constraints: linear constraints; the allowed region is the box of bounds cut by them.
+        held: labels that a network takes as inputs but that are frozen at a value, and so are no labels any more.
 
     Example:
         >>> space = LabelSpace((Label("teff", 4000, 7000), Label("logg", 1, 5)))
@@ -37,13 +38,18 @@ class LabelSpace:
 
     labels: tuple[Label, ...]
     constraints: tuple[Constraint, ...] = field(default=())
+    held: tuple[tuple[Label, float], ...] = field(default=())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
         object.__setattr__(self, "constraints", tuple(self.constraints))
+        object.__setattr__(self, "held", tuple((label, float(value)) for label, value in self.held))
         if not self.labels:
             raise LabelError("a label space needs at least one label")
-        repeated = sorted({n for n in self.names if self.names.count(n) > 1})
+        for label, value in self.held:
+            if not np.isfinite(value) or (label.transform != "linear" and value <= 0):
+                raise LabelError(f"label {label.name} cannot be held at {value}")
+        repeated = sorted({n for n in self.inputs if self.inputs.count(n) > 1})
         if repeated:
             raise LabelError(f"labels given twice: {', '.join(repeated)}")
         for constraint in self.constraints:
@@ -51,7 +57,7 @@ class LabelSpace:
 
     def __hash__(self) -> int:
         # A constraint holds a dict, so the generated hash would fail; the space is static data of a jitted module.
-        return hash((self.labels, tuple(map(str, self.constraints))))
+        return hash((self.labels, tuple(map(str, self.constraints)), self.held))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,6 +69,11 @@ class LabelSpace:
     @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(label.name for label in self.labels)
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what :meth:`scale` returns: the labels, then the held ones."""
+        return (*self.names, *(label.name for label, _ in self.held))
 
     @cached_property
     def low(self) -> np.ndarray:
@@ -171,38 +182,50 @@ class LabelSpace:
     # -- scaling --------------------------------------------------------------------------------------------
 
     def scale(self, values: Any) -> Any:
-        """Transform and min–max scale (..., n_labels) labels to [0, 1]; NumPy in, NumPy out, JAX in, JAX out."""
+        """Transform and min–max scale (..., n_labels) labels to (..., n_inputs); NumPy or JAX in, the same out.
+
+        The bounds (or ``Label.scale``) go to 0 and 1. Held labels follow the others, as constants.
+        """
         columns = [_forward(label.transform, values[..., i]) for i, label in enumerate(self.labels)]
-        return _stack(columns, self._transformed_low, self._transformed_width)
+        xp = _namespace(columns[0])
+        columns += [xp.full_like(columns[0], _forward(x.transform, np.float64(value))) for x, value in self.held]
+        return _stack(columns, self._scale_low, self._scale_width)
 
     def unscale(self, unit: Any) -> Any:
-        """Invert :meth:`scale`."""
-        low, width = self._transformed_low, self._transformed_width
+        """Invert :meth:`scale`; held labels are left out."""
+        low, width = self._scale_low, self._scale_width
         columns = [_backward(label.transform, low[i] + width[i] * unit[..., i]) for i, label in enumerate(self.labels)]
         return _stack(columns)
 
     @cached_property
-    def _transformed_low(self) -> np.ndarray:
-        return np.array([_forward(label.transform, np.float64(label.low)) for label in self.labels])
+    def _all_labels(self) -> tuple[Label, ...]:
+        return (*self.labels, *(label for label, _ in self.held))
 
     @cached_property
-    def _transformed_width(self) -> np.ndarray:
-        high = np.array([_forward(label.transform, np.float64(label.high)) for label in self.labels])
-        return high - self._transformed_low
+    def _scale_low(self) -> np.ndarray:
+        return np.array([_forward(label.transform, np.float64(label.ends[0])) for label in self._all_labels])
+
+    @cached_property
+    def _scale_width(self) -> np.ndarray:
+        high = np.array([_forward(label.transform, np.float64(label.ends[1])) for label in self._all_labels])
+        return high - self._scale_low
 
     # -- the unit cube --------------------------------------------------------------------------------------
 
-    def from_cube(self, cube: Any) -> Any:
+    def from_cube(self, cube: Any, fixed: Mapping[str, float] | None = None) -> Any:
         """Map (..., n_labels) points of the unit cube onto the allowed region, bounds and constraints together.
 
         Label i runs over the interval that its bounds and the constraints leave it, given the labels that its
         constraints name before it in the table. With an offset constraint (|[Mg/Fe] − [α/Fe]| ≤ 0.4) the cube
-        coordinate is the offset, which is the natural coordinate to sample and to interpolate in.
+        coordinate is the offset, which is the natural coordinate to sample and to interpolate in. Labels in ``fixed``
+        have that value whatever their coordinate.
         """
         columns: list[Any] = []
-        for i in range(len(self)):
+        for i, name in enumerate(self.names):
             low, high = self._interval(i, columns)
             columns.append(low + (high - low) * cube[..., i])
+            if fixed and name in fixed:
+                columns[-1] = 0 * columns[-1] + fixed[name]
         return _stack(columns)
 
     def to_cube(self, values: Any) -> Any:
@@ -230,19 +253,32 @@ class LabelSpace:
 
     # -- designs --------------------------------------------------------------------------------------------
 
-    def sobol(self, n: int, seed: int) -> np.ndarray:
+    def sobol(self, n: int, seed: int, fixed: Mapping[str, float] | None = None) -> np.ndarray:
         """Return an (n, n_labels) float64 scrambled Sobol design filling the allowed region.
 
         A prefix of a longer design with the same seed is the shorter design. Points whose constraints leave an
         empty interval are passed over and the sequence goes on.
 
+        Args:
+            n: number of label vectors.
+            seed: of the scrambling.
+            fixed: labels that have one value in all of them, such as Teff and log g of a grid to pre-train on
+                (arXiv:2306.15703). They stay labels.
+
         Raises:
-            LabelError: if n < 1, or the constraints leave (almost) nothing of the box.
+            LabelError: if n < 1, the constraints leave (almost) nothing of the box, or a fixed label is unknown or
+                outside its bounds.
         """
         from scipy.stats import qmc
 
         if n < 1:
             raise LabelError(f"a design needs at least one spectrum, got n = {n}")
+        fixed = dict(fixed or {})
+        self.refuse_unknown(fixed, "a fixed label")
+        for name, value in fixed.items():
+            label = self[name]
+            if not label.low <= value <= label.high:
+                raise LabelError(f"{name} is fixed at {value:g}, outside the range {label.low:g} to {label.high:g}")
         # SciPy 1.15 renamed seed to rng, and takes either.
         sampler = qmc.Sobol(len(self), scramble=True, seed=seed)  # pyright: ignore[reportCallIssue]
         kept = np.empty((0, len(self)))
@@ -250,7 +286,7 @@ class LabelSpace:
         while len(kept) < n:
             # Powers of two keep the balance of the sequence, and the same draws whatever n is.
             size = max(64, 1 << int(np.ceil(np.log2(n)))) if drawn == 0 else drawn
-            points = self.from_cube(sampler.random(size))
+            points = self.from_cube(sampler.random(size), fixed)
             drawn += size
             kept = np.concatenate([kept, points[self.inside(points)]])
             if drawn >= 64 * n + 65536 and len(kept) < n:
@@ -263,29 +299,21 @@ class LabelSpace:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data: ``{"labels": [...], "constraints": ["low <= a - b <= high", ...]}``."""
-        return {
-            "labels": [
-                {"name": x.name, "unit": x.unit, "low": x.low, "high": x.high, "transform": x.transform}
-                for x in self.labels
-            ],
+        data: dict[str, Any] = {
+            "labels": [label.to_dict() for label in self.labels],
             "constraints": [str(c) for c in self.constraints],
         }
+        if self.held:
+            data["held"] = [{**label.to_dict(), "value": value} for label, value in self.held]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LabelSpace:
-        """Read what :meth:`to_dict` writes (``unit`` and ``transform`` may be left out)."""
+        """Read what :meth:`to_dict` writes (``unit``, ``transform`` and ``held`` may be left out)."""
         try:
-            labels = [
-                Label(
-                    str(d["name"]),
-                    float(d["low"]),
-                    float(d["high"]),
-                    str(d.get("unit", "")),
-                    str(d.get("transform", "linear")),
-                )
-                for d in data["labels"]
-            ]
-            return cls(tuple(labels), tuple(Constraint.parse(c) for c in data.get("constraints", [])))
+            labels = tuple(Label.from_dict(d) for d in data["labels"])
+            held = tuple((Label.from_dict(d), float(d["value"])) for d in data.get("held", []))
+            return cls(labels, tuple(Constraint.parse(c) for c in data.get("constraints", [])), held)
         except LabelError:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:

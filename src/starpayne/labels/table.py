@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,8 @@ class Label:
         low, high: bounds in physical units, ``low < high``.
         unit: unit string; by default the field's unit for that name.
         transform: ``linear``, ``log10`` or ``inverse``.
+        scale: lower and upper value by which a network's input is scaled, where these are not the bounds: those of the
+            grid that a network was first trained on, before it was adapted to another.
 
     Raises:
         LabelError: for bounds that are not finite or not increasing, or an unknown transform.
@@ -67,6 +70,7 @@ class Label:
     high: float
     unit: str = ""
     transform: str = "linear"
+    scale: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -81,8 +85,32 @@ class Label:
             )
         if self.transform != "linear" and self.low <= 0:
             raise LabelError(f"label {self.name}: transform {self.transform} needs low > 0, got {self.low}")
+        if self.scale is not None:
+            low, high = (float(x) for x in self.scale)
+            if not (np.isfinite(low) and np.isfinite(high) and low < high) or (self.transform != "linear" and low <= 0):
+                raise LabelError(f"label {self.name}: scale = {self.scale} must be two increasing numbers on its scale")
+            object.__setattr__(self, "scale", None if (low, high) == (self.low, self.high) else (low, high))
         if not self.unit:
             object.__setattr__(self, "unit", unit_of(self.name))
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The values that are scaled to 0 and 1."""
+        return self.scale or (self.low, self.high)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        data = {"name": self.name, "unit": self.unit, "low": self.low, "high": self.high, "transform": self.transform}
+        return data if self.scale is None else {**data, "scale": list(self.scale)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Label:
+        """Read what :meth:`to_dict` writes; KeyError, TypeError or ValueError for what is no label."""
+        scale = data.get("scale")
+        return cls(
+            str(data["name"]), float(data["low"]), float(data["high"]), str(data.get("unit", "")),
+            str(data.get("transform", "linear")), None if scale is None else (float(scale[0]), float(scale[1])),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

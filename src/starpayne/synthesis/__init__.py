@@ -15,7 +15,7 @@ from starpayne.synthesis.engine import Engine, Synthesis, engine, engine_names, 
 from starpayne.synthesis.farm import run
 from starpayne.synthesis.linelists import LineList, gaia_eso
 from starpayne.synthesis.modelfiles import read_model
-from starpayne.synthesis.settings import PySMESettings
+from starpayne.synthesis.settings import PySMESettings, TurbospectrumSettings
 from starpayne.synthesis.vald import read_vald
 from starpayne.synthesis.watchdog import ChildEngine, SynthesisFailure
 
@@ -28,6 +28,7 @@ __all__ = [
     "PySMESettings",
     "Synthesis",
     "SynthesisFailure",
+    "TurbospectrumSettings",
     "atmosnet",
     "engine",
     "engine_names",

@@ -21,6 +21,8 @@ TAU_RANGE = (-6.0, 1.5)
 """Layers kept, in log10 τ_Ross. Deeper ones add nothing to the spectrum, and SMElib's equation of state can loop for
 ever on them in cool metal-poor stars."""
 
+MIN_LAYERS = 10
+
 ATMOSNET_RANGES = {
     "teff": (2500.0, 8000.0),
     "logg": (-1.0, 5.5),
@@ -61,6 +63,15 @@ class ModelAtmosphere:
         kept = np.flatnonzero((self.log_tau_ross > low) & (self.log_tau_ross < high))[::stride]
         names = ("column_mass", "temperature", "electron_density", "atom_density", "log_tau_ross")
         return replace(self, **{name: getattr(self, name)[kept] for name in names})
+
+
+def check_layers(model: ModelAtmosphere) -> None:
+    """Raise SynthesisError if a trimmed model has too few layers left for radiative transfer."""
+    if len(model.temperature) < MIN_LAYERS:
+        raise SynthesisError(
+            f"{model.source} has {len(model.temperature)} layers between the optical depths that are used; "
+            f"at least {MIN_LAYERS} are needed"
+        )
 
 
 def optical_depth(column_mass: np.ndarray, opacity: np.ndarray) -> np.ndarray:

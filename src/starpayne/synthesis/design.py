@@ -20,7 +20,18 @@ from starpayne.synthesis.engine import target_of
 from starpayne.wavelengths import SPEED_OF_LIGHT, check_medium, log_grid
 
 KEYS = {
-    "": ("name", "n_spectra", "seed", "constraints", "line_corners", "labels", "wavelength", "engine", "split"),
+    "": (
+        "name",
+        "n_spectra",
+        "seed",
+        "constraints",
+        "line_corners",
+        "labels",
+        "fixed",
+        "wavelength",
+        "engine",
+        "split",
+    ),
     "wavelength": ("low", "high", "medium", "sampling"),
     "engine": ("name", "settings"),
     "split": ("n_test", "n_validation"),
@@ -46,6 +57,8 @@ class Design:
         line_corners: labels at which the depths of lines are measured, to leave out lines that never show; by default
             hot and cool, dwarf and giant corners of the label box at its highest metallicity.
         name: what the grid is called.
+        fixed: labels that have one value in all spectra, and stay labels of the grid: a cheap design to pre-train on
+            fixes Teff and log g and varies the abundances (arXiv:2306.15703).
 
     Example:
         ``Design.from_toml("design.toml").labels``
@@ -64,6 +77,7 @@ class Design:
     settings: Mapping[str, Any] = field(default_factory=dict)
     line_corners: tuple[Mapping[str, float], ...] = ()
     name: str = ""
+    fixed: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         target_of(self.engine)
@@ -75,6 +89,7 @@ class Design:
             raise SynthesisError(
                 f"wavelength: need 0 < low < high and sampling > 1, got {self.low:g}, {self.high:g}, {self.sampling:g}"
             )
+        self.space.sobol(1, 0, self.fixed)  # refuses fixed labels that are unknown or out of bounds
         if self.n_spectra < 1:
             raise SynthesisError(f"n_spectra = {self.n_spectra}: a grid needs at least one spectrum")
         if self.n_spectra > 1:
@@ -90,7 +105,7 @@ class Design:
     @cached_property
     def labels(self) -> np.ndarray:
         """(n_spectra, n_labels) float64: a prefix of the same design with more spectra."""
-        return self.space.sobol(self.n_spectra, self.seed)
+        return self.space.sobol(self.n_spectra, self.seed, self.fixed)
 
     @property
     def split(self) -> Split:
@@ -127,9 +142,10 @@ class Design:
     def engine_settings(self) -> dict[str, Any]:
         """Return the settings of the engine with window, medium and line corners filled in."""
         settings = dict(self.settings)
+        if self.engine in ("pysme", "turbospectrum"):
+            settings |= {"window": [float(self.wavelength[0]), float(self.wavelength[-1])], "medium": self.medium}
         if self.engine == "pysme":
-            ends = [float(self.wavelength[0]), float(self.wavelength[-1])]
-            settings |= {"window": ends, "medium": self.medium, "corners": self.corners()}
+            settings["corners"] = self.corners()
         return settings
 
     def corners(self) -> list[dict[str, float]]:
@@ -212,6 +228,7 @@ class Design:
                 settings=dict(tables["engine"].get("settings", {})),
                 line_corners=tuple({k: float(v) for k, v in c.items()} for c in data.get("line_corners", ())),
                 name=str(data.get("name", "")),
+                fixed={str(k): float(v) for k, v in dict(data.get("fixed", {})).items()},
             )
         except KeyError as error:
             raise SynthesisError(f"{where}: the key {error.args[0]!r} is missing") from error
@@ -234,6 +251,7 @@ class Design:
             "wavelength": {"low": self.low, "high": self.high, "medium": self.medium, "sampling": self.sampling},
             "engine": {"name": self.engine, "settings": dict(self.settings)},
             "split": {"n_test": self.n_test, "n_validation": self.n_validation},
+            **({"fixed": dict(self.fixed)} if self.fixed else {}),
         }
 
 

@@ -46,7 +46,10 @@ class Engine(Protocol):
         ...
 
 
-_ENGINES: dict[str, str] = {"pysme": "starpayne.synthesis.pysme:make"}
+_ENGINES: dict[str, str] = {
+    "pysme": "starpayne.synthesis.pysme:make",
+    "turbospectrum": "starpayne.synthesis.turbospectrum:make",
+}
 
 
 def register(name: str, target: str) -> None:

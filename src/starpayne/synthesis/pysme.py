@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from starpayne.errors import LabelError, SynthesisError
 from starpayne.labels import LabelSpace
-from starpayne.synthesis.abundances import PARAMETERS, abundances, unknown_label
-from starpayne.synthesis.atmospheres import (
-    ATMOSNET_RANGES,
-    ModelAtmosphere,
-    atmosnet,
-    check_atmosnet,
-    check_atmosnet_space,
-)
-from starpayne.synthesis.elements import element_of
+from starpayne.synthesis.abundances import abundances
+from starpayne.synthesis.atmospheres import ModelAtmosphere, atmosnet, check_layers
 from starpayne.synthesis.engine import Synthesis
-from starpayne.synthesis.linelists import GAIA_ESO_RANGE, LineList, gaia_eso
+from starpayne.synthesis.linelists import LineList
+from starpayne.synthesis.linesources import load_lines
 from starpayne.synthesis.settings import PySMESettings
-from starpayne.synthesis.smelib import lines_for_sme, model_for_sme, quiet_import, version_of
-from starpayne.synthesis.vald import read_vald
+from starpayne.synthesis.smelib import lines_for_sme, model_for_sme, quiet_import, solar_abundances, version_of
+from starpayne.synthesis.stellar_labels import StellarLabels
 from starpayne.wavelengths import check_wavelength, convert_medium
-
-DEFAULTS = {"feh": 0.0, "alpha_fe": 0.0, "vmic": 1.0}
-"""Values of labels that are neither labels of the grid nor fixed."""
 
 EOS_ALL = 7
 """SMElib's Ionization flag: electron, atom and mass densities follow from its equation of state and our abundances,
 so that they are consistent with individual [X/Fe]; the atmosphere gives temperature and gas pressure."""
-
-MIN_LAYERS = 10
-
-EDGE = 10.0
-"""Å by which a window may reach beyond the first and last line of a list of unknown range."""
 
 SHALLOWEST = 2000.0
 """Å; PySME takes wavelengths in air above, in vacuum below. No line list of ours goes there."""
@@ -65,12 +51,11 @@ class PySMEEngine:
             from pysme.sme_synth import SME_DLL
         self._abund: Any = Abund
         self._sme = SME_DLL()
-        pattern = Abund(monh=0, pattern=self.settings.abundances)
-        self._solar = {e: float(pattern.A[e]) for e in pattern.elem if np.isfinite(pattern.A[e])}
+        self._labels = StellarLabels(solar_abundances(self.settings.abundances), self.settings.fixed)
         self._lines: LineList | None = None
         self._window: tuple[float, float] | None = None
         for labels in (self.settings.fixed, *self.settings.corners):
-            self._refuse_unknown(labels)
+            self._labels.refuse_unknown(labels)
 
     # -- the Engine protocol --------------------------------------------------------------------------------
 
@@ -91,7 +76,7 @@ class PySMEEngine:
         """
         air = convert_medium(check_wavelength(wavelength), self.settings.medium, "air")
         lines = self._prepared(air)
-        complete = self._complete(labels, atmosphere)
+        complete = self._labels.complete(labels, atmosphere)
         n_flux, mu = self._angles()
         with self._errors():
             self._set_star(lines, complete, atmosphere)
@@ -134,14 +119,7 @@ class PySMEEngine:
             LabelError: for unknown label names, a label that is also fixed, missing teff or logg, and bounds beyond the
                 model atmospheres.
         """
-        self._refuse_unknown(space.names)
-        for name in space.names:
-            if name in self.settings.fixed:
-                raise LabelError(f"{name} is both a label of the design and fixed in the engine settings; keep one")
-        self._complete({label.name: label.low for label in space.labels})
-        check_atmosnet_space(space)
-        if "vmic" in space.names and space["vmic"].low < 0:
-            raise LabelError(f"label vmic: low = {space['vmic'].low:g} km/s is negative")
+        self._labels.check(space)
 
     # -- line selection -------------------------------------------------------------------------------------
 
@@ -176,7 +154,7 @@ class PySMEEngine:
 
     def depths(self, lines: LineList, labels: Mapping[str, float], low: float, high: float) -> np.ndarray:
         """Return (n_lines,) central depth of every line at ``labels``, each line on its own."""
-        complete = self._complete(labels)
+        complete = self._labels.complete(labels)
         with self._errors():
             taken = self._set_star(lines, complete, None)
             low, high = low - self.settings.margin, high + self.settings.margin
@@ -196,13 +174,9 @@ class PySMEEngine:
         if atmosphere is None:
             atmosphere = atmosnet(labels["teff"], labels["logg"], labels["feh"], labels["alpha_fe"])
         model = atmosphere.trim(stride=self.settings.layer_stride)
-        if len(model.temperature) < MIN_LAYERS:
-            raise SynthesisError(
-                f"{atmosphere.source} has {len(model.temperature)} layers between the optical depths that are used; "
-                f"at least {MIN_LAYERS} are needed"
-            )
+        check_layers(model)
         abund = self._abund(monh=labels["feh"], pattern=self.settings.abundances)
-        for element, value in abundances(labels, self._solar).items():
+        for element, value in abundances(labels, self._labels.solar).items():
             # .A, not abund[...]: writing abund["Mg"] sets the pattern, to which PySME adds the metallicity again.
             abund.A[element] = value
         # The line list comes first: the equation of state is solved for the species that it names.
@@ -238,51 +212,3 @@ class PySMEEngine:
             raise
         except (ValueError, TypeError, RuntimeError, ArithmeticError, OSError) as error:
             raise SynthesisError(f"SMElib: {error}") from error
-
-    # -- labels ---------------------------------------------------------------------------------------------
-
-    def _complete(self, labels: Mapping[str, float], model: ModelAtmosphere | None = None) -> dict[str, float]:
-        """Return the labels with fixed and default ones filled in, checked."""
-        self._refuse_unknown(labels)
-        of_model = {name: float(getattr(model, name)) for name in ATMOSNET_RANGES} if model else {}
-        complete = {**DEFAULTS, **of_model, **self.settings.fixed, **{k: float(v) for k, v in labels.items()}}
-        missing = [name for name in ("teff", "logg") if name not in complete]
-        if missing:
-            raise LabelError(f"missing labels: {', '.join(missing)}; give them as labels or as fixed engine settings")
-        for name, value in complete.items():
-            if not np.isfinite(value):
-                raise LabelError(f"{name} = {value} is not a finite number")
-        if model is None:
-            check_atmosnet(complete)
-        if complete["vmic"] < 0:
-            raise LabelError(f"vmic = {complete['vmic']:g} km/s is negative")
-        return complete
-
-    def _refuse_unknown(self, names: Iterable[str]) -> None:
-        for name in names:
-            if name not in PARAMETERS and element_of(name) not in self._solar:
-                raise LabelError(unknown_label(name, self._solar))
-
-
-def load_lines(name: str, low: float, high: float, margin: float = 0.0) -> LineList:
-    """Return the lines of low − margin to high + margin Å (air) of a list.
-
-    Args:
-        name: ``"gaia-eso"``, or the path of a VALD extract.
-        low, high: the window, which the list must cover: a spectrum without its lines looks fine and is wrong.
-
-    Raises:
-        SynthesisError: if the list cannot be read or does not cover the window.
-    """
-    if name == "gaia-eso":
-        lines, (first, last) = gaia_eso(low - margin, high + margin), GAIA_ESO_RANGE
-    else:
-        every = read_vald(name)
-        lines = every.select(low - margin, high + margin)
-        first, last = every.wavelength[0] - EDGE, every.wavelength[-1] + EDGE
-    if low < first or high > last or not len(lines):
-        raise SynthesisError(
-            f"the line list {name} covers {first:.0f} to {last:.0f} Å (air), not all of {low:.1f} to {high:.1f} Å; "
-            "narrow the window, or give a VALD extract (long format) that covers it as line_list"
-        )
-    return lines

@@ -57,6 +57,14 @@ def model_for_sme(model: ModelAtmosphere) -> dict[str, Any]:
     }
 
 
+def solar_abundances(composition: str) -> dict[str, float]:
+    """Return A(X) = log10 N(X)/N(H) + 12 by element symbol of a solar composition that PySME carries."""
+    with quiet_import():
+        from pysme.abund import Abund
+    pattern: Any = Abund(monh=0, pattern=composition)
+    return {e: float(pattern.A[e]) for e in pattern.elem if np.isfinite(pattern.A[e])}
+
+
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
     """Import PySME in silence, one process at a time: at its first import it writes its settings to ~/.sme.

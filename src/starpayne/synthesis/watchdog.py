@@ -109,7 +109,7 @@ class ChildEngine:
                 self._busy.release()
         elif (process := self._process) is not None:
             # The thread that waits for the answer sees its end, and closes the pipes that it reads from.
-            process.kill()
+            _kill_with_children(process)
 
     # -- the process ----------------------------------------------------------------------------------------
 
@@ -198,12 +198,18 @@ class ChildEngine:
         process, self._process = self._process, None
         if process is None:
             return
-        process.kill()
+        _kill_with_children(process)
         process.wait()
         for stream in (process.stdin, process.stdout, self._printed):
             with contextlib.suppress(OSError, ValueError):
                 if stream is not None:
                     stream.close()
+
+
+def _kill_with_children(process: subprocess.Popen[bytes]) -> None:
+    """Kill an engine process and whatever programs it runs: it leads a group of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _raise(header: Mapping[str, Any]) -> None:

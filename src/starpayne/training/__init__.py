@@ -11,16 +11,32 @@ from starpayne.training.architectures import (
 from starpayne.training.data import TrainingData
 from starpayne.training.loop import train
 from starpayne.training.recipe import Recipe, presets
+from starpayne.training.transfer import (
+    FineTuning,
+    LearningCurve,
+    Tuned,
+    few_spectra,
+    finetune,
+    learning_curve,
+    save_tuned,
+)
 
 __all__ = [
     "AdditiveArchitecture",
     "ConvolutionalArchitecture",
+    "FineTuning",
     "GaussianProcessArchitecture",
+    "LearningCurve",
     "PayneArchitecture",
     "PolynomialArchitecture",
     "Recipe",
     "TrainingData",
     "TransformerArchitecture",
+    "Tuned",
+    "few_spectra",
+    "finetune",
+    "learning_curve",
     "presets",
+    "save_tuned",
     "train",
 ]

@@ -29,7 +29,7 @@ from starpayne.training.data import TrainingData
 from starpayne.training.optimizer import make_optimizer, trainable
 from starpayne.training.recipe import Recipe
 from starpayne.training.result import validated_model
-from starpayne.training.step import State, take_steps
+from starpayne.training.step import Assembly, State, take_steps
 
 CHECKPOINT = "checkpoint"
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -97,8 +97,18 @@ def _iterate(
     data: TrainingData, recipe: Recipe, path: Path, identity: Mapping[str, Any], progress: Progress | None
 ) -> bundle.Model:
     """Train by gradients, from the checkpoint if there is one."""
-    emulator = build(data, recipe)
-    run = Run(data, recipe, emulator)
+    run = Run.whole(data, recipe, build(data, recipe))
+    model = iterate(run, path, identity, progress)
+    bundle.save(model, path, overwrite=True)
+    return model
+
+
+def iterate(run: Run, path: Path, identity: Mapping[str, Any], progress: Progress | None = None) -> bundle.Model:
+    """Take all steps of a training, from the checkpoint in ``path`` if there is one, and return the best model.
+
+    After Ctrl-C a checkpoint is there; the caller saves the model, which ends the training.
+    """
+    recipe = run.recipe
     position, seconds = Position(0, run.initial, []), 0.0
     folder = path / CHECKPOINT
     if (folder / STATE).exists():
@@ -130,12 +140,10 @@ def _iterate(
             if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                 checkpoint()
                 saved = time.monotonic()
-        model = run.finish(position, identity, time.monotonic() - clock)
-        bundle.save(model, path, overwrite=True)
+        return run.finish(position, identity, time.monotonic() - clock)
     except KeyboardInterrupt:
         checkpoint()
         raise
-    return model
 
 
 def _finished(path: Path, identity: Mapping[str, Any]) -> bundle.Model | None:
@@ -178,10 +186,9 @@ def _differences(path: Path, identity: Mapping[str, Any]) -> str:
 class Run:
     """The compiled functions and constant arrays of one training."""
 
-    def __init__(self, data: TrainingData, recipe: Recipe, emulator: Emulator) -> None:
-        self.data, self.recipe = data, recipe
-        self.filter = trainable(emulator)
-        weights, self.fixed = eqx.partition(emulator, self.filter)
+    def __init__(self, data: TrainingData, recipe: Recipe, weights: Any, assembly: Assembly) -> None:
+        self.data, self.recipe, self.assembly = data, recipe, assembly
+        emulator = assembly(weights)
         self.optimizer = make_optimizer(recipe, emulator)
         self.initial = State(weights, weights, self.optimizer.init(weights), weights, jnp.asarray(jnp.inf))
         self.batch = min(recipe.batch_spectra, len(data.labels))
@@ -200,6 +207,12 @@ class Run:
 
     def validates_at(self, step: int) -> bool:
         return step % self.recipe.validate_every == 0 or step == self.recipe.steps
+
+    @classmethod
+    def whole(cls, data: TrainingData, recipe: Recipe, emulator: Emulator) -> Run:
+        """A training of all weights of an emulator."""
+        weights, fixed = eqx.partition(emulator, trainable(emulator))
+        return cls(data, recipe, weights, Assembly(fixed))
 
     # -- what a step sees -----------------------------------------------------------------------------------
 
@@ -230,14 +243,14 @@ class Run:
         """Take the steps start … stop − 1 and return the mean loss over them."""
         rows, columns = self.batches(start, stop)
         state, losses = take_steps(
-            state, self.fixed, self.bound, self.optimizer, self.recipe, self.scale, self.labels, self.targets,
+            state, self.assembly, self.bound, self.optimizer, self.recipe, self.scale, self.labels, self.targets,
             jnp.asarray(rows), None if columns is None else jnp.asarray(columns), jnp.arange(start, stop),
         )  # fmt: skip
         return state, float(jnp.mean(losses))
 
     def validate(self, state: State) -> tuple[State, float]:
         """Return the state with the best weights updated, and the mean absolute error of the averaged weights."""
-        emulator = eqx.combine(state.average, self.fixed)
+        emulator = self.assembly(state.average)
         rows, columns = self.selected_rows, self.selected_columns
         wavelength = self.data.wavelength[columns]
         predicted = predict_in_chunks(emulator, self.data.validation_labels[rows], wavelength)[:, 0]
@@ -248,7 +261,7 @@ class Run:
 
     def finish(self, position: Position, identity: Mapping[str, Any], seconds: float) -> bundle.Model:
         """Return the model of the best weights, validated in full."""
-        emulator = eqx.combine(position.state.best, self.fixed)
+        emulator = self.assembly(position.state.best)
         predicted = predict_in_chunks(emulator, self.data.validation_labels, self.data.wavelength)[:, 0]
         facts = {"history": position.history, "seconds": seconds}
         return validated_model(emulator, self.data, predicted, {"identity": dict(identity), **facts})

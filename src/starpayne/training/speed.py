@@ -18,7 +18,7 @@ ROUND = 50
 
 def steps_per_second(data: TrainingData, recipe: Recipe) -> float:
     """Return the updates per second of a recipe on this machine, without compilation and validation."""
-    run = Run(data, recipe.replace(steps=10**6), build(data, recipe))
+    run = Run.whole(data, recipe.replace(steps=10**6), build(data, recipe))
     per_call = run.steps_per_call
     state, _ = run.advance(run.initial, 0, per_call)
     done, start = 0, time.perf_counter()

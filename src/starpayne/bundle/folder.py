@@ -1,12 +1,12 @@
-"""An emulator on disk: a folder with ``weights.safetensors`` and ``emulator.json``. Nothing read is ever executed."""
+"""A model folder: ``weights.safetensors`` and ``emulator.json``. Nothing read is ever executed."""
 
 from __future__ import annotations
 
 import hashlib
-import math
+import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as serialise_safetensors
 
+from starpayne.bundle.model import Model, Residuals
 from starpayne.emulators import CHANNELS, Emulator, SpectralDomain, architecture
 from starpayne.errors import BundleError, OutputExistsError, StarpayneError
 from starpayne.files import read_json, replace_folder, write_json
@@ -30,50 +31,6 @@ MAX_WEIGHTS = 8 * 2**30
 RESIDUAL_PREFIX = "residuals."
 
 
-@dataclass(frozen=True)
-class Residuals:
-    """Low-rank covariance of an emulator's residuals on its validation spectra.
-
-    Args:
-        wavelength: (m,) Å, the emulator's native wavelengths.
-        modes: (k, m) float32; the covariance is ``modes.T @ modes + diag(noise**2)``.
-        noise: (m,) float32, what the modes leave.
-    """
-
-    wavelength: np.ndarray
-    modes: np.ndarray
-    noise: np.ndarray
-
-    @classmethod
-    def from_validation(cls, wavelength: np.ndarray, residuals: np.ndarray, rank: int = 16) -> Residuals:
-        """Decompose (n_validation, m) residuals, predicted minus true, about zero (so that a bias counts as error)."""
-        residuals = np.asarray(residuals, np.float64)
-        n = len(residuals)
-        _, singular, directions = np.linalg.svd(residuals, full_matrices=False)
-        # With few validation spectra, half of them at most become modes: the rest must remain as noise.
-        k = min(rank, max(1, n // 2))
-        modes = singular[:k, None] * directions[:k] / math.sqrt(n)
-        left = np.mean(residuals**2, axis=0) - np.sum(modes**2, axis=0)
-        return cls(wavelength, modes.astype(np.float32), np.sqrt(np.maximum(left, 0)).astype(np.float32))
-
-
-@dataclass(frozen=True)
-class Model:
-    """An emulator with what is known about it.
-
-    Args:
-        emulator: the network.
-        residuals: covariance of its validation residuals; None if it was never validated.
-        training: recipe, split, grid and history of its training; plain JSON data.
-        validation: ``mae``, ``rmse``, ``n_spectra`` of its validation spectra.
-    """
-
-    emulator: Emulator
-    residuals: Residuals | None = None
-    training: Mapping[str, Any] = field(default_factory=dict)
-    validation: Mapping[str, Any] = field(default_factory=dict)
-
-
 def save(model: Model, path: str | Path, overwrite: bool = False) -> Path:
     """Write a model folder; it appears whole or not at all.
 
@@ -85,14 +42,7 @@ def save(model: Model, path: str | Path, overwrite: bool = False) -> Path:
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; give another path, or --overwrite to replace it")
     emulator = model.emulator
-    for name, leaf in named_arrays(emulator).items():
-        if not np.all(np.isfinite(leaf)):
-            raise BundleError(f"weight {name} holds values that are not finite; such a model is not saved")
-    tensors = {name: np.asarray(leaf) for name, leaf in named_arrays(emulator).items()}
-    if model.residuals is not None:
-        for name, values in asdict(model.residuals).items():
-            tensors[RESIDUAL_PREFIX + name] = np.ascontiguousarray(values)
-    weights = serialise_safetensors(tensors)
+    weights = serialised(named_arrays(emulator), model.residuals)
     manifest = {
         "schema": SCHEMA,
         "kind": KIND,
@@ -103,7 +53,7 @@ def save(model: Model, path: str | Path, overwrite: bool = False) -> Path:
         "label_space": emulator.space.to_dict(),
         "domain": asdict(emulator.domain),
         "weights": {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
-        "fingerprint": _fingerprint(emulator),
+        "fingerprint": fingerprint_of(emulator),
         "validation": dict(model.validation),
         "training": dict(model.training),
     }
@@ -116,7 +66,7 @@ def save(model: Model, path: str | Path, overwrite: bool = False) -> Path:
     return path
 
 
-def load(path: str | Path, check_fingerprint: bool = True) -> Model:
+def load_folder(path: str | Path, check_fingerprint: bool = True) -> Model:
     """Read a model folder, checking sizes, shapes and checksums before anything is used.
 
     Args:
@@ -127,16 +77,7 @@ def load(path: str | Path, check_fingerprint: bool = True) -> Model:
         BundleError: if the folder is missing, damaged, inconsistent, or of a newer schema.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise BundleError(f"no model folder at {path}")
-    manifest = read_json(path / MANIFEST, BundleError)
-    if manifest.get("kind") != KIND:
-        raise BundleError(f"{path / MANIFEST} does not describe a starpayne emulator")
-    schema = manifest.get("schema")
-    if not isinstance(schema, int) or schema > SCHEMA:
-        raise BundleError(
-            f"{path} has model schema {schema}; this starpayne reads up to {SCHEMA}: install a newer starpayne"
-        )
+    manifest = read_manifest(path, MANIFEST, KIND)
     try:
         skeleton = _skeleton(manifest)
         stated = manifest["weights"]
@@ -147,11 +88,11 @@ def load(path: str | Path, check_fingerprint: bool = True) -> Model:
         raise BundleError(f"{path / MANIFEST}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BundleError(f"{path / MANIFEST} is inconsistent: {type(error).__name__}: {error}") from error
-    tensors = _read_weights(path / WEIGHTS, size, checksum)
+    tensors = read_weights(path / WEIGHTS, size, checksum)
     emulator = _fill(skeleton, tensors, path)
-    residuals = _residuals(tensors, path)
+    residuals = residuals_in(tensors, path)
     if check_fingerprint:
-        _compare_fingerprint(emulator, fingerprint, path)
+        compare_fingerprint(emulator, fingerprint, path / MANIFEST)
     return Model(emulator, residuals, training, validation)
 
 
@@ -165,8 +106,23 @@ def _is_array(leaf: Any) -> bool:
     return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-def _skeleton(manifest: Mapping[str, Any]) -> Emulator:
-    """Return the emulator of a manifest with shapes in the place of arrays: nothing is allocated."""
+def read_manifest(path: Path, name: str, kind: str) -> dict[str, Any]:
+    """Return the JSON object of a folder, of this kind and of a schema that is known here."""
+    if not path.is_dir():
+        raise BundleError(f"no model folder at {path}")
+    manifest = read_json(path / name, BundleError)
+    if manifest.get("kind") != kind:
+        raise BundleError(f"{path / name} does not describe a {kind.replace('-', ' ')}")
+    schema = manifest.get("schema")
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise BundleError(
+            f"{path} has model schema {schema}; this starpayne reads up to {SCHEMA}: install a newer starpayne"
+        )
+    return manifest
+
+
+def described(manifest: Mapping[str, Any]) -> tuple[LabelSpace, SpectralDomain, tuple[str, ...]]:
+    """Return label space, spectral domain and channels of a manifest."""
     channels = tuple(manifest["channels"])
     if channels not in (CHANNELS[:1], CHANNELS):
         raise BundleError(f"channels {channels} are not known; they are flux, then log10_continuum")
@@ -174,7 +130,33 @@ def _skeleton(manifest: Mapping[str, Any]) -> Emulator:
     stated = dict(manifest["domain"])
     numbers = {name: float(stated[name]) for name in ("low", "high", "sampling")}
     tuples = {name: tuple(stated.get(name, ())) for name in ("physics", "mu")}
-    domain = SpectralDomain(**{**stated, **numbers, **tuples})
+    return space, SpectralDomain(**{**stated, **numbers, **tuples}), channels
+
+
+def serialised(arrays: Mapping[str, Any], residuals: Residuals | None) -> bytes:
+    """Return arrays by name, and the residual covariance, as a safetensors file; refused if any is not finite."""
+    for name, leaf in arrays.items():
+        if not np.all(np.isfinite(leaf)):
+            raise BundleError(f"weight {name} holds values that are not finite; such a model is not saved")
+    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in arrays.items()}
+    if residuals is not None:
+        for name, values in asdict(residuals).items():
+            tensors[RESIDUAL_PREFIX + name] = np.ascontiguousarray(values)
+    return serialise_safetensors(tensors)
+
+
+def digest(emulator: Emulator) -> str:
+    """Return a hash of everything that decides what an emulator predicts."""
+    text = json.dumps([emulator.architecture, emulator.config, emulator.space.to_dict(), asdict(emulator.domain)])
+    found = hashlib.sha256(text.encode())
+    for name, leaf in named_arrays(emulator).items():
+        found.update(name.encode() + np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()[:32]
+
+
+def _skeleton(manifest: Mapping[str, Any]) -> Emulator:
+    """Return the emulator of a manifest with shapes in the place of arrays: nothing is allocated."""
+    space, domain, channels = described(manifest)
     if domain.quantity == "intensity" and space.names[-1] != MU:
         raise BundleError(
             f"an intensity emulator has {MU!r} as its last label; the labels are {', '.join(space.names)}"
@@ -183,7 +165,7 @@ def _skeleton(manifest: Mapping[str, Any]) -> Emulator:
     return eqx.filter_eval_shape(cls.skeleton, space, domain, channels, manifest["config"])
 
 
-def _read_weights(path: Path, size: int, checksum: str) -> dict[str, np.ndarray]:
+def read_weights(path: Path, size: int, checksum: str) -> dict[str, np.ndarray]:
     if not path.is_file() or path.is_symlink():
         raise BundleError(f"{path} is missing, or not a plain file")
     actual = path.stat().st_size
@@ -219,7 +201,7 @@ def _fill(skeleton: Emulator, tensors: Mapping[str, np.ndarray], path: Path) -> 
     return eqx.combine(jax.tree_util.tree_unflatten(structure, leaves), rest)
 
 
-def _residuals(tensors: Mapping[str, np.ndarray], path: Path) -> Residuals | None:
+def residuals_in(tensors: Mapping[str, np.ndarray], path: Path) -> Residuals | None:
     parts = {n.removeprefix(RESIDUAL_PREFIX): v for n, v in tensors.items() if n.startswith(RESIDUAL_PREFIX)}
     if not parts:
         return None
@@ -233,7 +215,7 @@ def _residuals(tensors: Mapping[str, np.ndarray], path: Path) -> Residuals | Non
     return Residuals(**parts)
 
 
-def _fingerprint(emulator: Emulator) -> dict[str, Any]:
+def fingerprint_of(emulator: Emulator) -> dict[str, Any]:
     """One label vector and the spectrum it gives, to recognise a model that computes something else elsewhere."""
     labels = emulator.space.from_cube(np.full(len(emulator.space), 0.5))
     wavelength = np.linspace(emulator.domain.low, emulator.domain.high, 66)[1:-1]
@@ -244,14 +226,14 @@ def _fingerprint(emulator: Emulator) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _compare_fingerprint(emulator: Emulator, fingerprint: Mapping[str, Any], path: Path) -> None:
+def compare_fingerprint(emulator: Emulator, fingerprint: Mapping[str, Any], manifest: Path) -> None:
     try:
         flux = emulator.predict(np.array(fingerprint["labels"]), np.array(fingerprint["wavelength"])).flux
         difference = float(np.max(np.abs(flux - np.array(fingerprint["flux"]))))
     except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{path / MANIFEST}: the fingerprint cannot be recomputed: {error}") from error
+        raise BundleError(f"{manifest}: the fingerprint cannot be recomputed: {error}") from error
     if not difference <= emulator.rounding:
         raise BundleError(
-            f"{path} does not reproduce its fingerprint spectrum: the flux differs by {difference:.1e} "
+            f"{manifest.parent} does not reproduce its fingerprint spectrum: the flux differs by {difference:.1e} "
             f"(allowed {emulator.rounding:.0e}; made on {fingerprint.get('platform')})"
         )

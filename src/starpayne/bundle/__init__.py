@@ -1,0 +1,37 @@
+"""Emulators on disk: model folders, and adapter folders beside the model they change. Nothing read is ever executed."""
+
+from pathlib import Path
+
+from starpayne.bundle.adapter import ADAPTER, load_adapter, save_adapter
+from starpayne.bundle.folder import MANIFEST, WEIGHTS, digest, load_folder, named_arrays, save
+from starpayne.bundle.model import Model, Residuals
+
+__all__ = [
+    "ADAPTER",
+    "MANIFEST",
+    "Model",
+    "Residuals",
+    "WEIGHTS",
+    "digest",
+    "load",
+    "load_adapter",
+    "named_arrays",
+    "save",
+    "save_adapter",
+]
+
+
+def load(path: str | Path, check_fingerprint: bool = True) -> Model:
+    """Read a model folder, or an adapter folder with its base model, checking everything before it is used.
+
+    Args:
+        path: the folder.
+        check_fingerprint: recompute the stored spectrum and compare.
+
+    Raises:
+        BundleError: if the folder is missing, damaged, inconsistent, or of a newer schema; or an adapter whose base is
+            not where it says.
+    """
+    if (Path(path) / ADAPTER).exists():
+        return load_adapter(path, check_fingerprint=check_fingerprint)
+    return load_folder(path, check_fingerprint)

@@ -1,0 +1,59 @@
+"""From the labels of one grid to those of another: how a network goes on with other labels than it began with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from starpayne.errors import LabelError
+from starpayne.labels.space import LabelSpace
+from starpayne.labels.table import is_abundance
+
+SOLAR_SCALED = {"alpha_fe": 0.0, "vmic": 1.0}
+"""Where ``solar_scaled`` holds labels that are no abundances of a single element; those it holds at 0."""
+
+
+def mapped_space(base: LabelSpace, grid: LabelSpace, hold: Mapping[str, float]) -> LabelSpace:
+    """Return the label table of a network of ``base`` that is to go on with the labels of ``grid``.
+
+    Labels of both keep the order and the scaling that the network knows, and take the bounds and constraints of the
+    grid. Labels that only the grid has follow. Labels that only the network has are held.
+
+    Args:
+        hold: value of every label that the grid lacks.
+
+    Raises:
+        LabelError: for units that differ, no label in common, a label to hold that the grid has or the network has not,
+            and labels that the grid lacks without a value to hold them at, all of which are listed.
+    """
+    for name in hold:
+        if name in grid.names:
+            raise LabelError(f"{name} is a label of the grid; it cannot be held at {hold[name]:g}")
+        base.refuse_unknown([name], "a label to hold")
+    shared = [name for name in base.names if name in grid.names]
+    if not shared:
+        raise LabelError(
+            f"the model and the grid have no label in common: {', '.join(base.names)} against {', '.join(grid.names)}"
+        )
+    for name in shared:
+        if base[name].unit != grid[name].unit:
+            raise LabelError(
+                f"label {name} is in {base[name].unit or 'no unit'} in the model and in {grid[name].unit or 'no unit'} "
+                "in the grid; convert the grid's labels"
+            )
+    missing = [base[name] for name in base.names if name not in grid.names and name not in hold]
+    if missing:
+        listed = ", ".join(f"{x.name} ({x.low:g} to {x.high:g} {x.unit})".replace(" )", ")") for x in missing)
+        raise LabelError(
+            f"the grid lacks labels of the model: {listed}; say where to hold each, as in {missing[0].name}=0"
+        )
+    known = [replace(base[name], low=grid[name].low, high=grid[name].high, scale=base[name].ends) for name in shared]
+    new = [grid[name] for name in grid.names if name not in base.names]
+    held = [(base[name], float(hold[name])) for name in base.names if name not in grid.names]
+    return LabelSpace((*known, *new), grid.constraints, (*held, *base.held))
+
+
+def solar_scaled(base: LabelSpace, grid: LabelSpace) -> dict[str, float]:
+    """Return where to hold the labels that the grid lacks for a solar mixture: [X/Fe] = 0, and vmic = 1 km/s."""
+    known = {name: 0.0 for name in base.names if is_abundance(name)} | SOLAR_SCALED
+    return {name: known[name] for name in base.names if name not in grid.names and name in known}

@@ -1,0 +1,8 @@
+"""Fine-tuning: a trained emulator on another grid, with few spectra."""
+
+from starpayne.training.transfer.curve import LearningCurve, learning_curve
+from starpayne.training.transfer.data import few_spectra
+from starpayne.training.transfer.finetune import Tuned, finetune, save_tuned
+from starpayne.training.transfer.settings import MOVES, FineTuning
+
+__all__ = ["MOVES", "FineTuning", "LearningCurve", "Tuned", "few_spectra", "finetune", "learning_curve", "save_tuned"]

@@ -1,0 +1,237 @@
+"""Fine-tuning: the steps are chosen by spectra that were held out, and then taken on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from starpayne import bundle
+from starpayne.bundle import Model, Residuals
+from starpayne.emulators import Emulator, LowRank, Target, adapted, fresh_low_rank, learned_arrays, merged
+from starpayne.emulators.base import predict_in_chunks
+from starpayne.errors import TrainingError
+from starpayne.training.data import TrainingData
+from starpayne.training.loop import Run
+from starpayne.training.optimizer import name_of, trainable
+from starpayne.training.recipe import Recipe
+from starpayne.training.step import Assembly, State
+from starpayne.training.transfer.data import parted, target_of
+from starpayne.training.transfer.settings import FEW, MANY, FineTuning
+
+FOLDS, HELD_OUT, MOST_HELD_OUT = 5, 0.2, 200
+"""Folds of few spectra; fraction of more of them that is held out, and how many at most."""
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A fine-tuned model.
+
+    Args:
+        model: the emulator, its validation and its training, where ``training["finetuning"]`` holds: the settings,
+            ``base`` (its digest and own validation), ``mae_before`` (of the base on the held-out spectra), ``curve``
+            (step and held-out MAE), ``best_step``, ``folds``, ``weights_stored`` and ``weights_in_all``.
+        update: the low-rank update, where that is what moved.
+        target: what the base was adapted to.
+    """
+
+    model: Model
+    update: LowRank | None
+    target: Target
+
+
+class LowRankAssembly(Assembly):
+    """An emulator of fixed weights and a low-rank update that is trained."""
+
+    def __call__(self, weights: Any) -> Emulator:
+        return merged(self.fixed, weights)
+
+
+def finetune(
+    base: Model, data: TrainingData, settings: FineTuning, progress: Progress | None = None, name: str = ""
+) -> Tuned:
+    """Fine-tune a model on the spectra of another grid.
+
+    Under 50 spectra the number of steps is chosen by five-fold cross-validation, from 50 on by a fifth that is held
+    out; the steps are then taken on all spectra (from 500 on the weights that were best are kept). If no step helps,
+    the adapted base is returned, and ``best_step`` is 0. The residual covariance is that of the held-out spectra.
+
+    Args:
+        base: a model trained by gradients.
+        data: from :func:`few_spectra`.
+        settings: what moves, and how.
+        progress: called as ``progress(step, steps, {"validation_mae": …})`` over all folds.
+        name: of the base model, for the record.
+
+    Raises:
+        RecipeError: for a model that cannot be fine-tuned.
+        TrainingError: if the loss is not finite.
+    """
+    settings = settings.filled(len(data.labels))
+    recipe = settings.recipe(base, len(data.labels)).replace(channels=data.channels)
+    target = target_of(base, data, recipe)
+    start = adapted(base.emulator, target)
+    clock = monotonic()
+    folds = _folds(len(data.labels), settings.seed)
+    again = len(data.labels) < MANY
+    total = recipe.steps * (len(folds) + again)
+    traces = []
+    state: State | None = None
+    for k, held in enumerate(folds):
+        run = _run(parted(data, held), recipe, start, settings)
+        found, state = _trace(run, recipe.steps, _shifted(progress, k * recipe.steps, total))
+        traces.append(found)
+    steps = [point.step for point in traces[0]]
+    held_out = np.concatenate(folds)
+    true = data.targets[held_out, 0]
+    curve = [float(np.mean(np.abs(np.concatenate([t[i].predicted for t in traces]) - true))) for i in range(len(steps))]
+    best = int(np.argmin(curve))
+    assembly, weights = _moving(start, settings)
+    if steps[best] and again:
+        run = _run(data, recipe, start, settings)
+        weights = _take(run, steps[best], _shifted(progress, len(folds) * recipe.steps, total))
+    elif steps[best] and state is not None:
+        weights = state.best
+    emulator = assembly(weights)
+    if progress is not None:
+        progress(total, total, {"validation_mae": curve[best]})
+    residual = np.concatenate([t[best].predicted for t in traces]) - true
+    stored = sum(x.size for x in jax.tree_util.tree_leaves(eqx.filter(weights, eqx.is_array)))
+    facts = {
+        "settings": settings.to_dict(),
+        "base": {"name": name, "digest": bundle.digest(base.emulator), "validation": dict(base.validation)},
+        "n_spectra": len(data.labels),
+        "folds": len(folds),
+        "mae_before": curve[0],
+        "curve": [{"step": step, "validation_mae": mae} for step, mae in zip(steps, curve, strict=True)],
+        "best_step": steps[best],
+        "weights_stored": stored,
+        "weights_in_all": sum(x.size for x in jax.tree_util.tree_leaves(eqx.filter(emulator, trainable(emulator)))),
+        "held": {label.name: value for label, value in data.space.held},
+    }
+    return Tuned(
+        Model(
+            emulator,
+            Residuals.from_validation(data.wavelength, residual),
+            {
+                "split": dict(data.split),
+                "source": dict(data.source),
+                "hardware": jax.devices()[0].device_kind,
+                "parameters": facts["weights_in_all"],
+                "identity": {"recipe": recipe.to_dict(), "data": data.fingerprint, "base": facts["base"]["digest"],
+                             "finetuning": settings.to_dict()},
+                "finetuning": facts,
+                "seconds": monotonic() - clock,
+            },
+            {
+                "mae": curve[best],
+                "rmse": float(np.sqrt(np.mean(residual**2))),
+                "n_spectra": len(held_out),
+            },
+        ),
+        weights if isinstance(weights, LowRank) else None,
+        target,
+    )  # fmt: skip
+
+
+def save_tuned(tuned: Tuned, base: Model, base_path: str | Path, path: str | Path, overwrite: bool = False) -> Path:
+    """Write the model, or what its update changes of the base."""
+    if tuned.update is None:
+        return bundle.save(tuned.model, path, overwrite)
+    return bundle.save_adapter(tuned.model, tuned.update, tuned.target, base, base_path, path, overwrite)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """The prediction for the held-out spectra after so many steps."""
+
+    step: int
+    predicted: np.ndarray
+
+
+def _folds(n: int, seed: int) -> list[np.ndarray]:
+    """Return the places of the spectra that are held out, of each fold."""
+    shuffled = np.random.default_rng([seed, 7]).permutation(n)
+    if n < FEW:
+        return [np.sort(part) for part in np.array_split(shuffled, FOLDS)]
+    return [np.sort(shuffled[: min(MOST_HELD_OUT, round(HELD_OUT * n))])]
+
+
+def _moving(start: Emulator, settings: FineTuning) -> tuple[Assembly, Any]:
+    """Return how the emulator is put together, and the weights that move."""
+    learned = trainable(start)
+    if settings.moves == "lora":
+        key = jax.random.key(settings.seed)
+        return LowRankAssembly(start), fresh_low_rank(start, learned, settings.rank, key)
+    if settings.moves != "all":
+        names = learned_arrays(start, settings.moves)
+        learned = jax.tree_util.tree_map_with_path(lambda keys, kept: kept and name_of(keys) in names, learned)
+    weights, fixed = eqx.partition(start, learned)
+    return Assembly(fixed), weights
+
+
+def _run(data: TrainingData, recipe: Recipe, start: Emulator, settings: FineTuning) -> Run:
+    assembly, weights = _moving(start, settings)
+    return Run(data, recipe, weights, assembly)
+
+
+def _trace(run: Run, steps: int, progress: Progress | None) -> tuple[list[_Point], State]:
+    """Take all steps, and keep the predictions for the held-out spectra at every validation, the start included."""
+    state = run.initial
+    # Against the data that are held out in full; the run's own choice of the best looks at a part.
+    points = [_Point(0, _predicted(run, state))]
+    lowest = float(np.mean(np.abs(points[0].predicted - run.data.validation_targets[:, 0])))
+    state = state._replace(best_mae=jnp.asarray(lowest, jnp.float32))
+    step = 0
+    while step < steps:
+        stop = min(step + run.steps_per_call, steps)
+        state, loss = run.advance(state, step, stop)
+        if not np.isfinite(loss):
+            raise TrainingError(
+                f"the loss is not finite by step {stop}; lower the learning rate (now {run.recipe.learning_rate:g})"
+            )
+        step = stop
+        if run.validates_at(step):
+            predicted = _predicted(run, state)
+            mae = float(np.mean(np.abs(predicted - run.data.validation_targets[:, 0])))
+            if mae < lowest:
+                lowest = mae
+                state = state._replace(best=state.average, best_mae=jnp.asarray(mae, jnp.float32))
+            points.append(_Point(step, predicted))
+            if progress is not None:
+                progress(step, steps, {"validation_mae": mae})
+        elif progress is not None:
+            progress(step, steps, {})
+    return points, state
+
+
+def _take(run: Run, steps: int, progress: Progress | None) -> Any:
+    """Return the averaged weights after so many steps of the run's schedule."""
+    state, step = run.initial, 0
+    while step < steps:
+        stop = min(step + run.steps_per_call, steps)
+        state, _ = run.advance(state, step, stop)
+        step = stop
+        if progress is not None:
+            progress(step, steps, {})
+    return state.average
+
+
+def _predicted(run: Run, state: State) -> np.ndarray:
+    emulator = run.assembly(state.average)
+    return predict_in_chunks(emulator, run.data.validation_labels, run.data.wavelength)[:, 0]
+
+
+def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda step, _, facts: progress(before + step, total, facts)
