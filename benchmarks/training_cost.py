@@ -91,7 +91,7 @@ def measure(data: TrainingData, size: Size, turns: int) -> dict[str, Any]:
     n = size.steps_per_turn
     # The loop's own batches; a run that has begun, so that the learning rate is not zero.
     state = run.advance(run.initial, 0, n)[0]
-    emulator = eqx.combine(state.weights, run.fixed).with_products(size.precision)
+    emulator = run.assembly(state.weights).with_products(size.precision)
     bound = run.bound.at(emulator, jnp.arange(size.wavelengths))
     labels = run.labels[: size.spectra]
     forward = eqx.filter_jit(lambda b, x: b.batch(x))

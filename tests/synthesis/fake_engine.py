@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class FakeEngine:
             raise ArithmeticError("no convergence in layer 7")
         if "program" in self.settings:
             path = self.settings["program"]
+            Path(os.environ["STARPAYNE_SCRATCH"], "left behind").touch()
             subprocess.run(["sh", "-c", f"echo $$ > {path}.draft; mv {path}.draft {path}; exec sleep 60"])
         time.sleep(self.settings.get("seconds", 0.0))
         depth = np.exp(-(((wavelength - 5005) / 0.1) ** 2)) * teff / 1e4

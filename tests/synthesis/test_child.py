@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -75,9 +76,12 @@ def test_closing_from_another_thread_ends_a_request_at_once(fake: None) -> None:
 @pytest.mark.parametrize(
     ("limit", "reason"), [(1.0, r"^no answer within 1 s$"), (60.0, r"^stopped$")], ids=["limit", "close"]
 )
-def test_a_program_that_the_engine_runs_is_killed_with_it(
-    fake: None, tmp_path: Path, limit: float, reason: str
+def test_a_program_that_the_engine_runs_is_killed_with_it_and_leaves_no_files(
+    fake: None, tmp_path: Path, limit: float, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     number = tmp_path / "pid"
     child = _child(limit=limit, program=str(number))
     if reason == "^stopped$":
@@ -85,6 +89,7 @@ def test_a_program_that_the_engine_runs_is_killed_with_it(
     with child, pytest.raises(SynthesisFailure, match=reason):
         child.synthesize(STAR)
     assert _gone(int(number.read_text()), within=5.0)
+    assert not list(temporary.iterdir())
 
 
 def test_errors_of_the_engine_keep_their_kind(fake: None) -> None:

@@ -119,10 +119,10 @@ def test_the_demo_design_is_as_large_as_promised() -> None:
 
 
 def test_shipped_designs_are_listed_and_readable() -> None:
-    assert shipped_designs() == ["demo", "intensities", "mgb_reference", "mgb_turbospectrum"]
+    assert shipped_designs() == ["demo", "intensities", "mgb_fixed", "mgb_reference", "mgb_turbospectrum"]
     for name in shipped_designs():
         assert Design.shipped(name).name == name
-    with pytest.raises(SynthesisError, match="no shipped design 'apogee'; there are: demo, intensities, mgb_reference"):
+    with pytest.raises(SynthesisError, match="no shipped design 'apogee'; there are: demo, intensities, mgb_fixed"):
         Design.shipped("apogee")
 
 

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from starpayne.bundle.folder import (
+    RESIDUAL_PREFIX,
     SCHEMA,
     compare_fingerprint,
     described,
@@ -35,11 +36,13 @@ from starpayne.emulators import LowRank, Target, adapted, merged
 from starpayne.emulators.low_rank import flat_shape, matrices
 from starpayne.errors import BundleError, OutputExistsError, StarpayneError
 from starpayne.files import replace_folder, write_json
+from starpayne.wavelengths import check_wavelength
 
 ADAPTER = "adapter.json"
 ARRAYS = "adapter.safetensors"
 KIND = "starpayne-adapter"
-FIRST, SECOND, FULL, TARGET = "first.", "second.", "full.", "target."
+FIRST, SECOND, FULL = "first.", "second.", "full."
+CENTER, WIDTH = "target.center", "target.width"
 
 
 def save_adapter(
@@ -66,7 +69,7 @@ def save_adapter(
     for name, (first, second) in update.factors.items():
         arrays |= {FIRST + name: first, SECOND + name: second}
     if moved or target.channels != base.emulator.channels:
-        arrays |= {TARGET + "center": target.center, TARGET + "width": target.width}
+        arrays |= {CENTER: target.center, WIDTH: target.width}
     weights = serialised(arrays, model.residuals)
     manifest = {
         "schema": SCHEMA,
@@ -119,16 +122,19 @@ def load_adapter(path: str | Path, base: Model | None = None, check_fingerprint:
             raise BundleError(
                 f"{path} is an update of another base model: its digest is {expected}, that of the one given is {found}"
             )
-        tensors = read_weights(path / ARRAYS, int(weights["bytes"]), str(weights["sha256"]))
-        emulator = adapted(base.emulator, _target(manifest, base, tensors))
+        tensors = read_weights(path / ARRAYS, ADAPTER, int(weights["bytes"]), str(weights["sha256"]))
+        emulator = adapted(base.emulator, _target(manifest, base, tensors, path))
         emulator = merged(emulator, _update(tensors, emulator, path))
         model = Model(emulator, residuals_in(tensors, path), dict(manifest["training"]), dict(manifest["validation"]))
-    except StarpayneError:
+        fingerprint = manifest["fingerprint"]
+    except BundleError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except StarpayneError as error:
+        raise BundleError(f"{path / ADAPTER}: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BundleError(f"{path / ADAPTER} is inconsistent: {type(error).__name__}: {error}") from error
     if check_fingerprint:
-        compare_fingerprint(model.emulator, manifest["fingerprint"], path / ADAPTER)
+        compare_fingerprint(model.emulator, fingerprint, path / ADAPTER)
     return model
 
 
@@ -142,16 +148,26 @@ def _relative(base: Path, adapter: Path) -> str:
     return Path(os.path.relpath(base.resolve(), adapter.resolve())).as_posix()
 
 
-def _target(manifest: Mapping[str, Any], base: Model, tensors: Mapping[str, np.ndarray]) -> Target:
+def _target(manifest: Mapping[str, Any], base: Model, tensors: Mapping[str, np.ndarray], path: Path) -> Target:
     space, domain, channels = described(manifest)
     stated, own = manifest["wavelength"], _own_pixels(base)
     if stated is not None:
-        wavelength = np.asarray(stated, np.float64)
+        wavelength = check_wavelength(stated)
     else:
         wavelength = np.array([domain.low, domain.high]) if own is None else own
     emulator = base.emulator
-    scaling = (tensors.get(TARGET + "center", emulator.center), tensors.get(TARGET + "width", emulator.width))
-    return Target(space, domain, wavelength, channels, *(np.asarray(x, np.float32) for x in scaling))
+    center, width = (
+        np.asarray(tensors.get(name, own_scaling), np.float32)
+        for name, own_scaling in ((CENTER, emulator.center), (WIDTH, emulator.width))
+    )
+    pixels = center.shape[-1] if own is None else len(wavelength)
+    if not center.shape == width.shape == (len(channels), pixels):
+        raise BundleError(
+            f"{path}: the scaling {center.shape} and {width.shape} does not fit {pixels} pixels of {channels}"
+        )
+    if not (np.all(np.isfinite(center)) and np.all(np.isfinite(width)) and np.all(width > 0)):
+        raise BundleError(f"{path}: the scaling holds values that are not finite, or widths that are not positive")
+    return Target(space, domain, wavelength, channels, center, width)
 
 
 def _update(tensors: Mapping[str, np.ndarray], emulator: Any, path: Path) -> LowRank:
@@ -160,12 +176,14 @@ def _update(tensors: Mapping[str, np.ndarray], emulator: Any, path: Path) -> Low
     axes = matrices(emulator)
     factors, full = {}, {}
     for key, value in tensors.items():
-        prefix, _, name = key.partition(".")
-        if prefix + "." not in (FIRST, SECOND, FULL):
+        if key in (CENTER, WIDTH) or key.startswith(RESIDUAL_PREFIX):
             continue
-        if name not in shapes or value.dtype != np.float32 or not np.all(np.isfinite(value)):
+        prefix = key[: key.find(".") + 1]
+        name = key.removeprefix(prefix)
+        known = prefix in (FIRST, SECOND, FULL) and name in shapes
+        if not known or value.dtype != np.float32 or not np.all(np.isfinite(value)):
             raise BundleError(f"{path}: {key} is no finite float32 update of a weight of the base model")
-        if prefix + "." == FULL:
+        if prefix == FULL:
             good = value.shape == shapes[name]
             full[name] = jax.numpy.asarray(value)
         elif name in axes:

@@ -88,7 +88,7 @@ def load_folder(path: str | Path, check_fingerprint: bool = True) -> Model:
         raise BundleError(f"{path / MANIFEST}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BundleError(f"{path / MANIFEST} is inconsistent: {type(error).__name__}: {error}") from error
-    tensors = read_weights(path / WEIGHTS, size, checksum)
+    tensors = read_weights(path / WEIGHTS, MANIFEST, size, checksum)
     emulator = _fill(skeleton, tensors, path)
     residuals = residuals_in(tensors, path)
     if check_fingerprint:
@@ -148,6 +148,8 @@ def serialised(arrays: Mapping[str, Any], residuals: Residuals | None) -> bytes:
 def digest(emulator: Emulator) -> str:
     """Return a hash of everything that decides what an emulator predicts."""
     text = json.dumps([emulator.architecture, emulator.config, emulator.space.to_dict(), asdict(emulator.domain)])
+    # A bound of 4000 comes back from a file as 4000.0.
+    text = json.dumps(json.loads(text, parse_int=float))
     found = hashlib.sha256(text.encode())
     for name, leaf in named_arrays(emulator).items():
         found.update(name.encode() + np.ascontiguousarray(leaf).tobytes())
@@ -165,12 +167,13 @@ def _skeleton(manifest: Mapping[str, Any]) -> Emulator:
     return eqx.filter_eval_shape(cls.skeleton, space, domain, channels, manifest["config"])
 
 
-def read_weights(path: Path, size: int, checksum: str) -> dict[str, np.ndarray]:
+def read_weights(path: Path, manifest: str, size: int, checksum: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a safetensors file, of the size and checksum that its manifest states."""
     if not path.is_file() or path.is_symlink():
         raise BundleError(f"{path} is missing, or not a plain file")
     actual = path.stat().st_size
     if actual != size or actual > MAX_WEIGHTS:
-        raise BundleError(f"{path} has {actual} bytes, {MANIFEST} says {size}: the file is truncated or replaced")
+        raise BundleError(f"{path} has {actual} bytes, {manifest} says {size}: the file is truncated or replaced")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != checksum:
         raise BundleError(f"{path} does not match its checksum: the file is damaged; get a fresh copy")

@@ -72,12 +72,18 @@ def finetune(
     from starpayne import bundle
     from starpayne.grid import Grid
     from starpayne.training import FineTuning
+    from starpayne.training.transfer import refuse_place
 
     if plan == (out is not None):
         raise RecipeError("give either --out MODEL for a fine-tuned model, or --plan for a learning curve")
-    for path in (out, figure):
-        if path is not None:
-            refuse_existing(path, overwrite)
+    if out is not None and (sizes or goal is not None or figure is not None):
+        raise RecipeError("--sizes, --goal and --figure belong to --plan, which makes no model")
+    if plan and (n_train is not None or old_grid is not None):
+        raise RecipeError("--n-train and --old-grid belong to --out; --plan takes its numbers of spectra from --sizes")
+    if out is not None:
+        refuse_place(out, model, moves == "lora", overwrite)
+    if figure is not None:
+        refuse_existing(figure, overwrite)
     changes = {"rank": rank, "steps": steps, "learning_rate": learning_rate, "seed": seed}
     settings = FineTuning(moves=moves, **{k: v for k, v in changes.items() if v is not None})  # pyright: ignore[reportArgumentType]
     base, opened = bundle.load(model), Grid.open(grid)
@@ -102,7 +108,9 @@ def merge(
     Example: starpayne merge new.lora --out new.model
     """
     from starpayne import bundle
+    from starpayne.training.transfer import refuse_place
 
+    refuse_place(out, adapter, False, overwrite)
     if not (adapter / bundle.ADAPTER).exists():
         raise RecipeError(f"{adapter} holds no {bundle.ADAPTER}: it is no low-rank update of a model")
     model = bundle.load_adapter(adapter, None if base is None else bundle.load_folder(base))
@@ -137,7 +145,7 @@ def _tune(
     if not facts["best_step"]:
         typer.echo("no step made the held-out error smaller: this is the base model, adapted to the grid")
     report: dict[str, Any] = {"model": str(out), "validation": dict(model.validation), **facts}
-    if grid.split.test:
+    if len(grid.usable(grid.split.test)):
         report["test_mae"] = evaluate(model, grid).mae
         typer.echo(f"test spectra of {grid.path.name}: MAE {report['test_mae']:.5f}")
     report["drift"] = dict(drift(base.emulator, model.emulator))
@@ -160,10 +168,10 @@ def _plan(
         chosen: Sequence[int] = [int(n) for n in sizes.split(",")] if sizes else ()
     except ValueError as error:
         raise RecipeError(f"--sizes {sizes}: whole numbers with commas between them are wanted") from error
-    tested = bool(grid.split.test)
+    tested = len(grid.usable(grid.split.test)) > 0
     with progress_bar("learning curve") as bar:
         curve = learning_curve(
-            base, grid, settings, chosen, error=(lambda t: evaluate(t.model, grid).mae) if tested else None,
+            base, grid, settings, chosen, error=(lambda model: evaluate(model, grid).mae) if tested else None,
             progress=lambda step, total, facts: bar(step, total, training_note(facts)), **options,
         )  # fmt: skip
     typer.echo(f"MAE on {'the test spectra' if tested else 'held-out spectra'} of {grid.path.name}")
@@ -191,17 +199,18 @@ def _held(words: Sequence[str], base: Model, grid: Grid) -> dict[str, float]:
     held: dict[str, float] = {}
     for word in words:
         if word == SOLAR_SCALED:
-            filled = solar_scaled(base.emulator.space, grid.space)
-            listed = ", ".join(f"{name}={value:g}" for name, value in filled.items())
-            console.print(f"held solar-scaled: {listed or 'nothing is missing'}", soft_wrap=True, markup=False)
-            held = {**filled, **held}
             continue
         name, _, value = word.partition("=")
         try:
             held[name] = float(value)
         except ValueError as error:
             raise LabelError(f"--hold {word}: write NAME=VALUE, as in --hold na_fe=0, or {SOLAR_SCALED}") from error
-    return held
+    if SOLAR_SCALED not in words:
+        return held
+    filled = {k: v for k, v in solar_scaled(base.emulator.space, grid.space).items() if k not in held}
+    listed = ", ".join(f"{name}={value:g}" for name, value in filled.items())
+    console.print(f"held solar-scaled: {listed or 'nothing is missing'}", soft_wrap=True, markup=False)
+    return {**filled, **held}
 
 
 def _said(facts: Mapping[str, Any], *keys: str) -> str:

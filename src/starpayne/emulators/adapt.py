@@ -23,6 +23,9 @@ from starpayne.errors import RecipeError
 from starpayne.labels import LabelSpace
 from starpayne.wavelengths import lagrange_weights
 
+SAME = 1e-9
+"""Relative difference of wavelengths that are the same but for rounding."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -107,7 +110,9 @@ def _payne(emulator: Payne, target: Target) -> Payne:
 
 
 def _convolutional(emulator: Convolutional, target: Target) -> Convolutional:
-    if not np.array_equal(target.wavelength, emulator.wavelength.values) or target.channels != emulator.channels:
+    own, asked = emulator.wavelength.values, target.wavelength
+    same = len(asked) == len(own) and np.allclose(asked, own, rtol=SAME, atol=0)
+    if not same or target.channels != emulator.channels:
         raise RecipeError(
             "a convolutional emulator computes its pixels from each other: it can be fine-tuned on its own pixels and "
             "channels only; fine-tune a transformer, or train afresh"
@@ -180,7 +185,9 @@ class _Pixels(eqx.Module):
         own, asked = emulator.wavelength.values, target.wavelength
         if np.array_equal(own, asked) and target.channels == emulator.channels:
             return self
-        inside = (asked >= own[0]) & (asked <= own[-1])
+        # The rounding of a conversion between air and vacuum must not put the first or last pixel outside.
+        slack = SAME * own[-1]
+        inside = (asked >= own[0] - slack) & (asked <= own[-1] + slack)
         n, m = len(target.channels), len(asked)
         readout = np.zeros((self.readout.shape[0], n, m), np.float32)
         bias, center, width = np.zeros((n, m), np.float32), target.center.copy(), target.width.copy()

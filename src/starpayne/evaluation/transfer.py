@@ -21,18 +21,21 @@ COMPARED = 200
 def drift(base: Emulator, tuned: Emulator, seed: int = 0) -> Mapping[str, Any]:
     """Return how far a fine-tuned emulator has moved from its base, where both can be asked.
 
-    The labels are those of the tuned model inside the base's bounds; labels that are held have their held value, and
-    labels that the base lacks, the middle of their range.
+    The labels are those of the tuned model inside the base's bounds; labels that either holds have their held value,
+    and labels that the base lacks, the middle of their range.
 
     Returns:
         ``mae`` of the normalised flux and ``wavelength`` (the overlap in Å), or ``why`` there is none.
     """
     low, high = max(base.domain.low, tuned.domain.low), min(base.domain.high, tuned.domain.high)
-    if not low < high:
+    pixels = base.native_wavelength
+    pixels = pixels[(pixels >= low) & (pixels <= high)]
+    if not len(pixels):
         return {"why": "the two have no wavelengths in common"}
     space = tuned.space
     known = [name for name in space.names if name in base.space.names]
     middle = dict(zip(space.names, 0.5 * (space.low + space.high), strict=True))
+    middle |= {label.name: value for label, value in base.space.held}
     rows = space.sobol(16 * COMPARED, seed)
     held = {label.name: value for label, value in space.held}
     own = np.stack(
@@ -43,8 +46,6 @@ def drift(base: Emulator, tuned: Emulator, seed: int = 0) -> Mapping[str, Any]:
         return {"why": "the two have no labels in common"}
     for name in set(space.names) - set(known):
         rows[:, space.names.index(name)] = middle[name]
-    pixels = base.native_wavelength
-    pixels = pixels[(pixels >= low) & (pixels <= high)]
     before, after = (
         predict_in_chunks(emulator, labels[kept], pixels)[:, 0] for emulator, labels in ((base, own), (tuned, rows))
     )

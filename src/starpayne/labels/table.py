@@ -106,10 +106,10 @@ class Label:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Label:
         """Read what :meth:`to_dict` writes; KeyError, TypeError or ValueError for what is no label."""
-        scale = data.get("scale")
+        low, high = data.get("scale") or (data["low"], data["high"])
         return cls(
             str(data["name"]), float(data["low"]), float(data["high"]), str(data.get("unit", "")),
-            str(data.get("transform", "linear")), None if scale is None else (float(scale[0]), float(scale[1])),
+            str(data.get("transform", "linear")), (float(low), float(high)),
         )  # fmt: skip
 
 

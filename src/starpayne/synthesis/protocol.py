@@ -22,6 +22,10 @@ MAX_HEADER = 16_000_000
 MAX_ARRAY = 100_000_000
 
 
+SCRATCH = "STARPAYNE_SCRATCH"
+"""Environment variable by which an engine process is told of a folder for its files, which is deleted after it."""
+
+
 class ProtocolError(RuntimeError):
     """The other side sent something that is not a message."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from starpayne.synthesis.engine import Synthesis
 from starpayne.synthesis.hydrogen import hydrogen_lines
 from starpayne.synthesis.linelists import GAIA_ESO_RANGE
 from starpayne.synthesis.linesources import GAIA_ESO, check_covers, load_lines
+from starpayne.synthesis.protocol import SCRATCH
 from starpayne.synthesis.settings import TurbospectrumSettings
 from starpayne.synthesis.smelib import solar_abundances, version_of
 from starpayne.synthesis.stellar_labels import StellarLabels
@@ -104,7 +106,7 @@ class TurbospectrumEngine:
         step = float(min(air[0] / self.settings.step, np.min(np.diff(air), initial=np.inf)))
         low, high = round(air[0] - WINGS * step, 6), air[-1] + WINGS * step
         step = round(step, 8)
-        with tempfile.TemporaryDirectory(prefix="starpayne-turbospectrum-") as name:
+        with tempfile.TemporaryDirectory(prefix="starpayne-turbospectrum-", dir=os.environ.get(SCRATCH)) as name:
             folder = Path(name)
             self._write(folder, lines)
             composition = files.composition_words(

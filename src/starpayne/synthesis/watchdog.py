@@ -20,7 +20,7 @@ from starpayne import errors
 from starpayne.errors import SynthesisError
 from starpayne.labels import LabelSpace
 from starpayne.synthesis.engine import Synthesis, target_of
-from starpayne.synthesis.protocol import ProtocolError, decode, encode
+from starpayne.synthesis.protocol import SCRATCH, ProtocolError, decode, encode
 
 LIMIT = 60.0
 """Seconds that one spectrum may take."""
@@ -63,6 +63,7 @@ class ChildEngine:
         self._closed = False
         self._busy = threading.Lock()
         self._printed: Any = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> ChildEngine:
         return self
@@ -127,12 +128,14 @@ class ChildEngine:
         if self._process is not None:
             return
         self._printed = tempfile.TemporaryFile(mode="a+b")  # noqa: SIM115 (closed by _kill)
+        # A killed engine cannot clear up after itself.
+        self._scratch = tempfile.TemporaryDirectory(prefix="starpayne-engine-", ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "starpayne.synthesis.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._printed,
-            env=_environment(),
+            env={**_environment(), SCRATCH: self._scratch.name},
             # Ctrl-C in the terminal is for the program, which then kills its engines in good order.
             start_new_session=True,
         )
@@ -200,6 +203,8 @@ class ChildEngine:
             return
         _kill_with_children(process)
         process.wait()
+        if self._scratch is not None:
+            self._scratch.cleanup()
         for stream in (process.stdin, process.stdout, self._printed):
             with contextlib.suppress(OSError, ValueError):
                 if stream is not None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from starpayne import bundle
 from starpayne.emulators import Emulator
@@ -184,12 +185,22 @@ def _differences(path: Path, identity: Mapping[str, Any]) -> str:
 
 
 class Run:
-    """The compiled functions and constant arrays of one training."""
+    """The compiled functions and constant arrays of one training.
 
-    def __init__(self, data: TrainingData, recipe: Recipe, weights: Any, assembly: Assembly) -> None:
+    Runs that share an optimizer, of the same recipe, share its compiled steps where their arrays have the same shapes.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        recipe: Recipe,
+        weights: Any,
+        assembly: Assembly,
+        optimizer: optax.GradientTransformation | None = None,
+    ) -> None:
         self.data, self.recipe, self.assembly = data, recipe, assembly
         emulator = assembly(weights)
-        self.optimizer = make_optimizer(recipe, emulator)
+        self.optimizer = optimizer or make_optimizer(recipe, emulator)
         self.initial = State(weights, weights, self.optimizer.init(weights), weights, jnp.asarray(jnp.inf))
         self.batch = min(recipe.batch_spectra, len(data.labels))
         n_wavelength = len(data.wavelength)

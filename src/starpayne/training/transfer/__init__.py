@@ -2,7 +2,17 @@
 
 from starpayne.training.transfer.curve import LearningCurve, learning_curve
 from starpayne.training.transfer.data import few_spectra
-from starpayne.training.transfer.finetune import Tuned, finetune, save_tuned
+from starpayne.training.transfer.finetune import Tuned, finetune, refuse_place, save_tuned
 from starpayne.training.transfer.settings import MOVES, FineTuning
 
-__all__ = ["MOVES", "FineTuning", "LearningCurve", "Tuned", "few_spectra", "finetune", "learning_curve", "save_tuned"]
+__all__ = [
+    "MOVES",
+    "FineTuning",
+    "LearningCurve",
+    "Tuned",
+    "few_spectra",
+    "finetune",
+    "learning_curve",
+    "refuse_place",
+    "save_tuned",
+]

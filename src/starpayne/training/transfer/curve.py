@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from starpayne.bundle import Model
+from starpayne.emulators import adapted
 from starpayne.errors import TrainingError
 from starpayne.grid import Grid
 from starpayne.training.transfer.data import few_spectra
-from starpayne.training.transfer.finetune import Tuned, finetune
+from starpayne.training.transfer.finetune import finetune
 from starpayne.training.transfer.settings import FineTuning
 
 SIZES = (10, 20, 50, 100, 200, 500, 1000)
 """Numbers of spectra that are tried where none are given, as far as the grid has them."""
+
+MOST = math.log(1e15)
+"""More spectra than this are called infinitely many."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class LearningCurve:
     Args:
         n: numbers of spectra, increasing.
         mae: of each, on spectra that none of the models has seen.
-        before: of the base model, adapted to the grid's labels and wavelengths, on the same.
+        before: of the base model, adapted to the grid's labels and wavelengths, on those of the largest n.
         slope, scale: the power law ``mae = scale * n**slope`` through the points that improve; NaN where fewer than
             two do.
     """
@@ -55,9 +59,10 @@ class LearningCurve:
 
     def needed(self, mae: float) -> float:
         """Return how many spectra the law asks for an error; infinity where the error does not fall."""
-        if not self.slope < 0:
+        if not (self.slope < 0 and mae > 0):
             return math.inf
-        return (mae / self.scale) ** (1 / self.slope)
+        power = (math.log(mae) - math.log(self.scale)) / self.slope
+        return math.exp(power) if power < MOST else math.inf
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -71,7 +76,7 @@ def learning_curve(
     settings: FineTuning,
     sizes: Sequence[int] = (),
     *,
-    error: Callable[[Tuned], float] | None = None,
+    error: Callable[[Model], float] | None = None,
     progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
     **options: Any,
 ) -> LearningCurve:
@@ -80,7 +85,7 @@ def learning_curve(
     Args:
         base, grid, settings: as of :func:`finetune`.
         sizes: numbers of spectra; by default 10, 20, 50 … as far as the grid has them.
-        error: of a fine-tuned model; by default its error on the spectra that were held out of its own.
+        error: of a model; by default its error on the spectra that were held out of its own.
         progress: called as ``progress(size number, sizes, {"validation_mae": …})``.
         options: of :func:`few_spectra`.
 
@@ -96,8 +101,13 @@ def learning_curve(
     errors, before = [], math.nan
     for i, n in enumerate(chosen):
         tuned = finetune(base, few_spectra(base, grid, n, **options), settings)
-        errors.append(tuned.model.validation["mae"] if error is None else error(tuned))
-        before = tuned.model.training["finetuning"]["mae_before"]
+        if error is None:
+            errors.append(tuned.model.validation["mae"])
+            before = tuned.model.training["finetuning"]["mae_before"]
+        else:
+            errors.append(error(tuned.model))
+            start = adapted(base.emulator, tuned.target)
+            before = error(replace(tuned.model, emulator=start))
         if progress is not None:
             progress(i + 1, len(chosen), {"validation_mae": errors[-1]})
     return LearningCurve.through(chosen, errors, before)

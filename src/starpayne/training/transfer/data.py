@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from starpayne.bundle import Model
-from starpayne.emulators import CHANNELS, Target
+from starpayne.emulators import CHANNELS, SpectralDomain, Target
 from starpayne.errors import TrainingError, WavelengthError
 from starpayne.grid import Grid
 from starpayne.labels import mapped_space
 from starpayne.training.build import output_scaling
 from starpayne.training.data import TrainingData
 from starpayne.training.recipe import Recipe
-from starpayne.wavelengths import convert_medium
+from starpayne.wavelengths import convert_medium, sampling_of
 
 FEWEST = 5
 """Spectra that fine-tuning needs, so that each can be held out of a fit to the others."""
@@ -60,7 +60,6 @@ def few_spectra(
         )
     space = mapped_space(base.emulator.space, grid.space, hold or {})
     channels = CHANNELS if continuum else base.emulator.channels
-    data = TrainingData.from_grid(grid, channels=channels, name=name)
     rows = grid.usable([*grid.split.train, *grid.split.validation])
     n = len(rows) if n is None else n
     if not FEWEST <= n <= len(rows):
@@ -75,16 +74,24 @@ def few_spectra(
     if "log10_continuum" in channels:
         parts.append(np.log10(grid.continuum(rows)))
     targets = np.stack(parts, axis=1)
-    return replace(
-        data,
+    return TrainingData(
         space=space,
-        domain=replace(data.domain, low=float(wavelength[0]), high=float(wavelength[-1]), medium=domain.medium),
+        domain=SpectralDomain(
+            low=float(wavelength[0]),
+            high=float(wavelength[-1]),
+            medium=domain.medium,
+            sampling=sampling_of(wavelength),
+            resolution=grid.resolution,
+            physics=grid.physics,
+        ),
         wavelength=wavelength,
         labels=grid.labels[rows][:, order],
         targets=targets,
         validation_labels=np.empty((0, len(order))),
         validation_targets=np.empty((0, *targets.shape[1:]), np.float32),
+        channels=channels,
         split={"train": rows.tolist(), "validation": [], "test": [int(i) for i in grid.split.test]},
+        source={"grid": name, "fingerprint": grid.fingerprint, "provenance": grid.provenance},
     )
 
 
@@ -101,6 +108,8 @@ def parted(data: TrainingData, held: np.ndarray) -> TrainingData:
 
 def target_of(base: Model, data: TrainingData, recipe: Recipe) -> Target:
     """Return what the model's network is adapted to for these data."""
+    # Whatever the network's own output: what is new to it has to start from the mean spectrum.
+    recipe = recipe.replace(output="standardised")
     center, width = output_scaling(base.emulator.network_targets(data.targets), recipe)
     return Target(
         data.space, data.domain, data.wavelength, data.channels, center.astype(np.float32), width.astype(np.float32)

@@ -17,14 +17,14 @@ from starpayne import bundle
 from starpayne.bundle import Model, Residuals
 from starpayne.emulators import Emulator, LowRank, Target, adapted, fresh_low_rank, learned_arrays, merged
 from starpayne.emulators.base import predict_in_chunks
-from starpayne.errors import TrainingError
+from starpayne.errors import BundleError, OutputExistsError, TrainingError
+from starpayne.files import refuse_foreign
 from starpayne.training.data import TrainingData
-from starpayne.training.loop import Run
-from starpayne.training.optimizer import name_of, trainable
-from starpayne.training.recipe import Recipe
+from starpayne.training.loop import CHECKPOINT, Run
+from starpayne.training.optimizer import make_optimizer, name_of, trainable
 from starpayne.training.step import Assembly, State
 from starpayne.training.transfer.data import parted, target_of
-from starpayne.training.transfer.settings import FEW, MANY, FineTuning
+from starpayne.training.transfer.settings import FAR, FEW, MANY, FineTuning
 
 FOLDS, HELD_OUT, MOST_HELD_OUT = 5, 0.2, 200
 """Folds of few spectra; fraction of more of them that is held out, and how many at most."""
@@ -76,18 +76,22 @@ def finetune(
         RecipeError: for a model that cannot be fine-tuned.
         TrainingError: if the loss is not finite.
     """
-    settings = settings.filled(len(data.labels))
-    recipe = settings.recipe(base, len(data.labels)).replace(channels=data.channels)
-    target = target_of(base, data, recipe)
+    target = target_of(base, data, settings.recipe(base))
     start = adapted(base.emulator, target)
+    own = float(base.validation.get("mae", np.inf))
+    far = float(np.mean(np.abs(_flux(start, data) - data.targets[:, 0]))) > FAR * own
+    settings = settings.filled(len(data.labels), far)
+    recipe = settings.recipe(base).replace(channels=data.channels)
     clock = monotonic()
     folds = _folds(len(data.labels), settings.seed)
     again = len(data.labels) < MANY
     total = recipe.steps * (len(folds) + again)
     traces = []
     state: State | None = None
+    assembly, weights = _moving(start, settings)
+    optimizer = make_optimizer(recipe, start)
     for k, held in enumerate(folds):
-        run = _run(parted(data, held), recipe, start, settings)
+        run = Run(parted(data, held), recipe, weights, assembly, optimizer)
         found, state = _trace(run, recipe.steps, _shifted(progress, k * recipe.steps, total))
         traces.append(found)
     steps = [point.step for point in traces[0]]
@@ -95,9 +99,8 @@ def finetune(
     true = data.targets[held_out, 0]
     curve = [float(np.mean(np.abs(np.concatenate([t[i].predicted for t in traces]) - true))) for i in range(len(steps))]
     best = int(np.argmin(curve))
-    assembly, weights = _moving(start, settings)
     if steps[best] and again:
-        run = _run(data, recipe, start, settings)
+        run = Run(data, recipe, weights, assembly, optimizer)
         weights = _take(run, steps[best], _shifted(progress, len(folds) * recipe.steps, total))
     elif steps[best] and state is not None:
         weights = state.best
@@ -144,10 +147,36 @@ def finetune(
 
 
 def save_tuned(tuned: Tuned, base: Model, base_path: str | Path, path: str | Path, overwrite: bool = False) -> Path:
-    """Write the model, or what its update changes of the base."""
+    """Write the model, or what its update changes of the base.
+
+    Raises:
+        OutputExistsError: as :func:`refuse_place`.
+        BundleError: for an update of a model that is an update itself.
+    """
+    refuse_place(path, base_path, tuned.update is not None, overwrite)
     if tuned.update is None:
         return bundle.save(tuned.model, path, overwrite)
     return bundle.save_adapter(tuned.model, tuned.update, tuned.target, base, base_path, path, overwrite)
+
+
+def refuse_place(path: str | Path, base_path: str | Path, update: bool, overwrite: bool) -> None:
+    """Raise, before any work, if a fine-tuned model, or an update of its base, cannot be written there.
+
+    Raises:
+        OutputExistsError: if the path exists and ``overwrite`` is not set, or it holds no model; for an update, if it
+            is the base model, which the update needs.
+        BundleError: for an update of a model that is an update itself.
+    """
+    path, base_path = Path(path), Path(base_path)
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists; give another path, or --overwrite to replace it")
+    refuse_foreign(path, bundle.MANIFEST, bundle.ADAPTER, CHECKPOINT)
+    if update and path.resolve() == base_path.resolve():
+        raise OutputExistsError(f"{path} is the base model, which a low-rank update of it needs; give another path")
+    if update and (base_path / bundle.ADAPTER).exists():
+        raise BundleError(
+            f"{base_path} is a low-rank update itself; merge it into its base first: starpayne merge {base_path}"
+        )
 
 
 @dataclass(frozen=True)
@@ -179,11 +208,6 @@ def _moving(start: Emulator, settings: FineTuning) -> tuple[Assembly, Any]:
     return Assembly(fixed), weights
 
 
-def _run(data: TrainingData, recipe: Recipe, start: Emulator, settings: FineTuning) -> Run:
-    assembly, weights = _moving(start, settings)
-    return Run(data, recipe, weights, assembly)
-
-
 def _trace(run: Run, steps: int, progress: Progress | None) -> tuple[list[_Point], State]:
     """Take all steps, and keep the predictions for the held-out spectra at every validation, the start included."""
     state = run.initial
@@ -193,13 +217,7 @@ def _trace(run: Run, steps: int, progress: Progress | None) -> tuple[list[_Point
     state = state._replace(best_mae=jnp.asarray(lowest, jnp.float32))
     step = 0
     while step < steps:
-        stop = min(step + run.steps_per_call, steps)
-        state, loss = run.advance(state, step, stop)
-        if not np.isfinite(loss):
-            raise TrainingError(
-                f"the loss is not finite by step {stop}; lower the learning rate (now {run.recipe.learning_rate:g})"
-            )
-        step = stop
+        state, step = _advanced(run, state, step, steps)
         if run.validates_at(step):
             predicted = _predicted(run, state)
             mae = float(np.mean(np.abs(predicted - run.data.validation_targets[:, 0])))
@@ -218,12 +236,25 @@ def _take(run: Run, steps: int, progress: Progress | None) -> Any:
     """Return the averaged weights after so many steps of the run's schedule."""
     state, step = run.initial, 0
     while step < steps:
-        stop = min(step + run.steps_per_call, steps)
-        state, _ = run.advance(state, step, stop)
-        step = stop
+        state, step = _advanced(run, state, step, steps)
         if progress is not None:
             progress(step, steps, {})
     return state.average
+
+
+def _advanced(run: Run, state: State, step: int, steps: int) -> tuple[State, int]:
+    """Take the steps of one call, and return the state with the number of the step it has reached."""
+    stop = min(step + run.steps_per_call, steps)
+    state, loss = run.advance(state, step, stop)
+    if not np.isfinite(loss):
+        raise TrainingError(
+            f"the loss is not finite by step {stop}; lower the learning rate (now {run.recipe.learning_rate:g})"
+        )
+    return state, stop
+
+
+def _flux(emulator: Emulator, data: TrainingData) -> np.ndarray:
+    return predict_in_chunks(emulator, data.labels, data.wavelength)[:, 0]
 
 
 def _predicted(run: Run, state: State) -> np.ndarray:

@@ -17,6 +17,10 @@ FEW, MANY = 50, 500
 """Under 50 spectra each is held out once, in five folds; from 500 on the best weights are kept as they are, instead of
 training once more on all spectra."""
 
+FAR = 10.0
+"""A model whose error is so many times that on its own validation spectra is as good as untrained: of another window it
+knows nothing but how lines look."""
+
 VALIDATIONS = 20
 """How often the error on held-out spectra is measured on the way."""
 
@@ -30,9 +34,9 @@ class FineTuning:
             low-rank updates of all matrices, stored beside the base model (arXiv:2106.09685).
         rank: of the updates of "lora".
         learning_rate: peak value, for AdamW; by default 2e-4 under 50 spectra and 6e-4 above, five times as much for
-            "lora".
+            "lora", and 5e-3 where the model is as good as untrained on them (see ``FAR``).
         steps: updates at most; fewer are taken where spectra that were held out say so. By default 200 under 50
-            spectra, 400 under 500, and 1,000 above.
+            spectra, 400 under 500, and 1,000 above, or where the model is as good as untrained.
         batch_spectra: spectra per step, at most those there are.
         batch_wavelengths: random wavelengths per step for an emulator that takes any; 0 for all.
         ema: as of :class:`~starpayne.training.Recipe`.
@@ -66,18 +70,22 @@ class FineTuning:
         """Return plain JSON data."""
         return asdict(self)
 
-    def filled(self, n: int) -> FineTuning:
-        """Return the settings with what was left open filled in for n spectra.
+    def filled(self, n: int, far: bool = False) -> FineTuning:
+        """Return the settings with what was left open filled in.
 
-        Source: benchmarks/transfer.py, a TransformerPayne of width 64: with 10 spectra, 1.5e-4 is better than 5e-5 and
-        1e-3; with 100, 6e-4 is better than 2e-4 and 2e-3.
+        Args:
+            n: how many spectra there are.
+            far: whether the adapted model is as good as untrained on them (another window, say).
+
+        Source: a TransformerPayne of width 64, by hand. With 10 spectra of another code, 1.5e-4 is better than 5e-5 and
+        1e-3; with 100, 6e-4 is better than 2e-4 and 2e-3. With 50 of another window 5e-3 is better than 2e-3 and 6e-4.
         """
-        rate = (2e-4 if n < FEW else 6e-4) * (5 if self.moves == "lora" else 1)
-        steps = 200 if n < FEW else 400 if n < MANY else 1000
+        rate = (5e-3 if far else 2e-4 if n < FEW else 6e-4) * (5 if self.moves == "lora" and not far else 1)
+        steps = 1000 if far or n >= MANY else 200 if n < FEW else 400
         return replace(self, learning_rate=self.learning_rate or rate, steps=self.steps or steps)
 
-    def recipe(self, base: Model, n: int) -> Recipe:
-        """Return the recipe of the steps on n spectra: the base model's own architecture and loss, and these settings.
+    def recipe(self, base: Model) -> Recipe:
+        """Return the recipe of the steps: the base model's own architecture and loss, and these (filled) settings.
 
         Raises:
             RecipeError: for a model that does not say how it was trained.
@@ -88,10 +96,9 @@ class FineTuning:
         recipe = Recipe.from_dict(stored)
         if recipe.closed_form:
             raise RecipeError(f"a {recipe.emulator} is solved in closed form and cannot be fine-tuned; train it afresh")
-        mine = self.filled(n)
-        steps = int(mine.steps or 1)
+        steps = int(self.steps or 1)
         return recipe.replace(
-            optimizer="adamw", learning_rate=mine.learning_rate, schedule="cosine", warmup=0.05, reference_width=0,
-            weight_decay=0.0, ema=self.ema, steps=steps, batch_spectra=self.batch_spectra,
+            optimizer="adamw", learning_rate=self.learning_rate or 0.0, schedule="cosine", warmup=0.05,
+            reference_width=0, weight_decay=0.0, ema=self.ema, steps=steps, batch_spectra=self.batch_spectra,
             batch_wavelengths=self.batch_wavelengths, validate_every=max(1, steps // VALIDATIONS), seed=self.seed,
         )  # fmt: skip
