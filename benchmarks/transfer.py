@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
         data = few_spectra(base, grid, 100, hold=hold, convert=options.convert_medium)
         from starpayne.emulators import adapted
 
-        start = adapted(base.emulator, target_of(base, data, FineTuning().recipe(base)))
+        start = adapted(base.emulator, target_of(base, data, FineTuning().recipe(base, 100)))
         before = evaluate(bundle.Model(start), grid).mae
         mine["base"] = {"validation": dict(base.validation), "mae_on_new_grid": before,
                         "architecture": base.emulator.architecture}  # fmt: skip

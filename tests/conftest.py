@@ -50,6 +50,12 @@ def finished_grid(tmp_path_factory: pytest.TempPathFactory):
     return toy.write_grid(tmp_path_factory.mktemp("grid") / "toy.zarr")
 
 
+@pytest.fixture(scope="session")
+def deeper_grid(tmp_path_factory: pytest.TempPathFactory):
+    """Another complete grid: the toy's labels and wavelengths, and deeper lines."""
+    return toy.write_deeper_grid(tmp_path_factory.mktemp("grid") / "deeper.zarr")
+
+
 @pytest.fixture
 def grid_copy(finished_grid, tmp_path: Path) -> Path:
     """The path of a toy grid of one's own, to damage."""

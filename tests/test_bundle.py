@@ -19,6 +19,7 @@ from safetensors.numpy import save as serialise
 
 from starpayne import bundle
 from starpayne.bundle import MANIFEST, WEIGHTS, Model, Residuals, load, save
+from starpayne.bundle import folder as folder_module
 from starpayne.emulators import Payne
 from starpayne.errors import BundleError, OutputExistsError
 

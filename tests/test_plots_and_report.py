@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from starpayne import plots
 from starpayne.evaluation import evaluate
 from starpayne.report import Report
+from starpayne.training import LearningCurve
 
 
 def test_every_axis_of_the_residual_figures_is_labelled(payne_model, finished_grid) -> None:
@@ -37,6 +39,18 @@ def test_runs_of_masked_pixels_are_found() -> None:
 def test_training_curves_show_every_emulator(payne_model) -> None:
     figure = plots.training_curves({"payne": payne_model.training["history"]})
     assert len(figure.axes[0].lines[0].get_xdata()) == 180 // 60
+
+
+def test_the_learning_curve_shows_points_law_base_and_goal() -> None:
+    curve = LearningCurve.through((10, 40), [0.02, 0.01], before=0.03)
+    (axis,) = plots.learning_curve(curve, goal=0.005).axes
+    lines = {line.get_label(): line for line in axis.lines}
+    assert list(lines) == ["fine-tuned", "base model, not fine-tuned", "MAE ∝ $N^{-0.50}$", "goal"]
+    np.testing.assert_array_equal(lines["fine-tuned"].get_xydata(), [[10, 0.02], [40, 0.01]])
+    assert lines["MAE ∝ $N^{-0.50}$"].get_ydata()[-1] == pytest.approx(0.01 / 5**0.5)
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("spectra of the new grid", "MAE of normalised flux")
+    without = plots.learning_curve(LearningCurve.through((10,), [0.02], before=0.03)).axes[0]
+    assert [line.get_label() for line in without.lines] == ["fine-tuned", "base model, not fine-tuned"]
 
 
 def test_the_report_is_one_page_that_loads_nothing(tmp_path, payne_model, finished_grid) -> None:

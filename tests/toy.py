@@ -25,6 +25,7 @@ from starpayne.labels import Constraint, Label, LabelSpace
 from starpayne.training import (
     AdditiveArchitecture,
     ConvolutionalArchitecture,
+    FineTuning,
     GaussianProcessArchitecture,
     PayneArchitecture,
     PolynomialArchitecture,
@@ -120,6 +121,18 @@ def write_grid(path: Path, **changes: Any) -> Grid:
     return Grid.open(path)
 
 
+def deeper_spectra(values: np.ndarray, wavelength: np.ndarray = WAVELENGTH) -> np.ndarray:
+    """The toy's lines, a third deeper: another grid, to fine-tune on."""
+    return 1 - 1.3 * (1 - spectra(values, wavelength))
+
+
+def write_deeper_grid(path: Path, **changes: Any) -> Grid:
+    """A complete grid of deeper lines; labels that are given must be the toy's."""
+    grid = empty_grid(path, **changes)
+    grid.write_all(deeper_spectra(grid.labels), continua(grid.labels))
+    return Grid.open(path)
+
+
 def data(channels: tuple[str, ...] = ("flux",), **changes: Any) -> TrainingData:
     """Training data of the toy grid without a file: 40 spectra to train on, 10 to validate."""
     values, train_rows, held = labels(), list(SPLIT.train), list(SPLIT.validation)
@@ -145,6 +158,12 @@ def recipe(emulator: str, **changes: Any) -> Recipe:
         "batch_wavelengths": 24, **changes,
     }  # fmt: skip
     return Recipe(**{"architecture": SIZES[emulator], **settings})
+
+
+def fine_tuning(**changes: Any) -> FineTuning:
+    """Settings of a fine-tuning that takes a second or two."""
+    settings = {"steps": 80, "learning_rate": 5e-3, "batch_spectra": 16, "ema": 0.9, "rank": 2, **changes}
+    return FineTuning(**settings)
 
 
 def train_model(emulator: str, path: Path) -> bundle.Model:

@@ -14,7 +14,7 @@ from shell import refuse, run
 
 from starpayne.cli import main
 
-VERBS = ("synthesize", "import", "train", "evaluate", "study", "predict", "fit", "demo")
+VERBS = ("synthesize", "import", "train", "finetune", "evaluate", "study", "predict", "fit", "demo")
 
 
 @pytest.fixture

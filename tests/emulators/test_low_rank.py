@@ -140,7 +140,7 @@ def weights(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[tuple[int, ...], tu
     return shape, (tuple(sorted(order[:a])), tuple(sorted(order[a:b])))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(weights())
 def test_unflattening_puts_every_number_in_its_place(weight) -> None:
     shape, axes = weight

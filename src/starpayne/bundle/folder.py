@@ -125,7 +125,7 @@ def described(manifest: Mapping[str, Any]) -> tuple[LabelSpace, SpectralDomain, 
     """Return label space, spectral domain and channels of a manifest."""
     channels = tuple(manifest["channels"])
     if channels not in (CHANNELS[:1], CHANNELS):
-        raise BundleError(f"channels {channels} are not known; they are flux, then log10_continuum")
+        raise ValueError(f"channels {channels} are not known; they are flux, then log10_continuum")
     space = LabelSpace.from_dict(manifest["label_space"])
     stated = dict(manifest["domain"])
     numbers = {name: float(stated[name]) for name in ("low", "high", "sampling")}

@@ -76,12 +76,13 @@ def finetune(
         RecipeError: for a model that cannot be fine-tuned.
         TrainingError: if the loss is not finite.
     """
-    target = target_of(base, data, settings.recipe(base))
+    n = len(data.labels)
+    target = target_of(base, data, settings.recipe(base, n))
     start = adapted(base.emulator, target)
     own = float(base.validation.get("mae", np.inf))
     far = float(np.mean(np.abs(_flux(start, data) - data.targets[:, 0]))) > FAR * own
-    settings = settings.filled(len(data.labels), far)
-    recipe = settings.recipe(base).replace(channels=data.channels)
+    recipe = settings.recipe(base, n, far).replace(channels=data.channels)
+    settings = settings.filled(base, n, far)
     clock = monotonic()
     folds = _folds(len(data.labels), settings.seed)
     again = len(data.labels) < MANY
