@@ -25,7 +25,6 @@ from starpayne.grid import Grid, Split
 from starpayne.labels import Label, LabelSpace
 from starpayne.training import (
     FineTuning,
-    Recipe,
     TrainingData,
     Tuned,
     few_spectra,
@@ -34,6 +33,7 @@ from starpayne.training import (
 )
 from starpayne.training.loop import Run
 from starpayne.training.transfer import MOVES, refuse_place
+from starpayne.training.transfer.data import target_of
 from starpayne.wavelengths import air_to_vacuum
 
 BOTH = pytest.mark.parametrize("name", ["payne", "transformer"])
@@ -84,6 +84,7 @@ def test_the_base_is_kept_if_no_step_helps(moves: str, payne_model: Model, deepe
     facts = tuned.model.training["finetuning"]
     assert facts["best_step"] == 0
     assert facts["mae_before"] == tuned.model.validation["mae"] < 1e-6
+    assert tuned.model.validation["rmse"] < 1e-6
     assert all(point["validation_mae"] > 1e-6 for point in facts["curve"][1:])
     assert toy.same_weights(tuned.model, payne_model)
 
@@ -140,9 +141,9 @@ def test_another_medium_is_refused_and_converted_on_demand(
 
 
 def test_a_grid_too_small_to_train_on_can_be_fine_tuned_on(payne_model: Model, tmp_path: Path) -> None:
-    other = toy.write_deeper_grid(tmp_path / "g.zarr", labels=toy.labels()[:6], split=Split.last_rows(6, 0, 0))
+    other = toy.write_deeper_grid(tmp_path / "g.zarr", labels=toy.labels()[:5], split=Split.last_rows(5, 0, 0))
     tuned = finetune(payne_model, few_spectra(payne_model, other), toy.fine_tuning(steps=20))
-    assert tuned.model.training["finetuning"]["n_spectra"] == 6
+    assert tuned.model.training["finetuning"]["n_spectra"] == 5
 
 
 # -- what is held out -------------------------------------------------------------------------------------------------
@@ -273,6 +274,19 @@ def test_what_is_saved_predicts_as_before(
     assert evaluate(again, deeper_grid).mae == evaluate(tuned.model, deeper_grid).mae
 
 
+@pytest.mark.parametrize("output", ["raw", "standardised"])
+def test_what_is_new_starts_from_the_mean_whatever_the_network_gives(
+    output: str, payne_model: Model, deeper_grid: Grid
+) -> None:
+    data = few_spectra(payne_model, deeper_grid, 20, continuum=True)
+    recipe = toy.recipe("payne").replace(output=output, channels=CHANNELS)
+    start = adapted(payne_model.emulator, target_of(payne_model, data, recipe))
+    found = start.predict(data.labels[:3]).continuum
+    assert found is not None
+    mean = np.mean(data.targets[:, 1], axis=0, dtype=float)
+    np.testing.assert_allclose(np.log10(found), np.tile(mean, (3, 1)), rtol=1e-6)
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -332,23 +346,34 @@ def test_what_may_move_is_said() -> None:
     assert said.strip() == "moves = 'body' is not known; choose one of all, head, labels, lora"
 
 
-def test_settings_left_open_follow_the_number_of_spectra_and_the_distance(payne_model: Model) -> None:
-    few, more, many = (FineTuning().filled(payne_model, n, False) for n in (20, 50, 500))
-    assert few.steps < more.steps < many.steps
-    assert few.learning_rate < more.learning_rate == many.learning_rate
-    low_rank = FineTuning(moves="lora").filled(payne_model, 20, False)
-    assert low_rank.learning_rate > few.learning_rate
-    assert low_rank.steps > few.steps
-    given = FineTuning(learning_rate=0.0, steps=7).filled(payne_model, 20, True)
-    assert (given.learning_rate, given.steps) == (0.0, 7)
+def test_settings_left_open_follow_the_number_of_spectra(payne_model: Model) -> None:
+    few, more, many = (FineTuning().filled(payne_model, n, far=False).to_dict() for n in (20, 50, 500))
+    assert few["steps"] < more["steps"] < many["steps"]
+    assert few["learning_rate"] < more["learning_rate"] == many["learning_rate"]
+    low_rank = FineTuning(moves="lora").filled(payne_model, 20, far=False).to_dict()
+    assert low_rank["learning_rate"] > few["learning_rate"]
+    assert low_rank["steps"] > few["steps"]
+    assert FineTuning().filled(payne_model, 50, far=True).to_dict()["steps"] > more["steps"]
+    given = FineTuning(learning_rate=0.0, steps=7)
+    for far in (False, True):
+        assert given.filled(payne_model, 20, far) == given
 
 
-def test_a_model_as_good_as_untrained_goes_on_with_the_optimizer_of_its_training(payne_model: Model) -> None:
-    own = Recipe.from_dict(payne_model.training["identity"]["recipe"])
-    near, far = (FineTuning().recipe(payne_model, 100, distant) for distant in (False, True))
-    assert near.optimizer == "adamw"
-    assert (far.optimizer, far.learning_rate) == (own.optimizer, own.learning_rate)
-    assert far.steps > near.steps
+@pytest.mark.parametrize("moves", ["all", "lora"])
+def test_a_model_that_knows_nothing_of_the_grid_goes_on_as_it_was_trained(
+    moves: str, payne_model: Model, deeper_grid: Grid
+) -> None:
+    trained = toy.recipe("payne", optimizer="muon", weight_decay=0.01, reference_width=8)
+    training = {**payne_model.training, "identity": {"recipe": trained.to_dict()}}
+    near = dataclasses.replace(payne_model, training=training)
+    far = dataclasses.replace(near, validation={"mae": 1e-5})  # its error on the grid is a thousand times that
+    data = few_spectra(near, deeper_grid, 10)
+    settings = FineTuning(**{"moves": moves, "steps": 5})
+    used = [finetune(m, data, settings).model.training["identity"]["recipe"] for m in (near, far)]
+    kept = ("optimizer", "learning_rate", "weight_decay", "reference_width")
+    assert [used[1][key] for key in kept] == [trained.to_dict()[key] for key in kept] == ["muon", 5e-3, 0.01, 8]
+    assert [used[0][key] for key in kept if key != "learning_rate"] == ["adamw", 0.0, 0]
+    assert used[0]["learning_rate"] < used[1]["learning_rate"]
 
 
 def test_a_place_that_holds_something_else_is_refused(payne_model: Model, tmp_path: Path) -> None:
