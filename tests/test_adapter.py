@@ -20,7 +20,16 @@ from safetensors.numpy import save as serialise
 from starpayne import bundle
 from starpayne.bundle import ADAPTER, Model, Residuals, load, load_adapter, save, save_adapter
 from starpayne.bundle.adapter import ARRAYS
-from starpayne.emulators import CHANNELS, LowRank, SpectralDomain, Target, adapted, fresh_low_rank, merged
+from starpayne.emulators import (
+    CHANNELS,
+    LowRank,
+    SpectralDomain,
+    Target,
+    TransformerPayne,
+    adapted,
+    fresh_low_rank,
+    merged,
+)
 from starpayne.errors import BundleError, OutputExistsError
 from starpayne.labels import Label, LabelSpace, mapped_space
 from starpayne.training import AdditiveArchitecture, PayneArchitecture, TransformerArchitecture
@@ -148,6 +157,7 @@ def test_bounds_that_were_written_as_whole_numbers_are_recognised(tmp_path: Path
     # In a file 4000 becomes 4000.0: the same model, and so the same digest.
     space = LabelSpace(tuple(dataclasses.replace(x, low=int(x.low) - 1, high=int(x.high) + 1) for x in MORE.labels[:2]))
     emulator = dataclasses.replace(toy.network(RECIPES["transformer"]), domain=SpectralDomain(5000, 5010, "air", 20000))
+    assert isinstance(emulator, TransformerPayne)
     emulator = dataclasses.replace(emulator, embed=(emulator.embed[0][:2], emulator.embed[1]), space=space)
     base = Model(emulator)
     assert bundle.digest(load(save(base, tmp_path / "base.model")).emulator) == bundle.digest(emulator)

@@ -50,7 +50,7 @@ def test_bounds_and_constraints_are_those_of_the_grid(mapped: LabelSpace) -> Non
 def test_the_network_meets_its_own_labels_as_it_knew_them(mapped: LabelSpace) -> None:
     values = {"teff": 5321.0, "logg": 3.2, "mg_fe": 0.4, "na_fe": 0.3, "feh": -0.5}
     found = dict(zip(mapped.inputs, mapped.scale(mapped.vector(values)), strict=True))
-    base = {name: values.get(name, HOLD.get(name)) for name in toy.SPACE.names}
+    base = {name: {**HOLD, **values}[name] for name in toy.SPACE.names}
     known = dict(zip(toy.SPACE.names, toy.SPACE.scale(toy.SPACE.vector(base)), strict=True))
     for name in toy.SPACE.names:
         assert found[name] == known[name]

@@ -368,7 +368,7 @@ def test_a_model_that_knows_nothing_of_the_grid_goes_on_as_it_was_trained(
     near = dataclasses.replace(payne_model, training=training)
     far = dataclasses.replace(near, validation={"mae": 1e-5})  # its error on the grid is a thousand times that
     data = few_spectra(near, deeper_grid, 10)
-    settings = FineTuning(**{"moves": moves, "steps": 5})
+    settings = toy.fine_tuning(moves=moves, steps=5, learning_rate=None)
     used = [finetune(m, data, settings).model.training["identity"]["recipe"] for m in (near, far)]
     kept = ("optimizer", "learning_rate", "weight_decay", "reference_width")
     assert [used[1][key] for key in kept] == [trained.to_dict()[key] for key in kept] == ["muon", 5e-3, 0.01, 8]
