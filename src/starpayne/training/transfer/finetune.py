@@ -84,8 +84,8 @@ def finetune(
     recipe = settings.recipe(base, n, far).replace(channels=data.channels)
     settings = settings.filled(base, n, far)
     clock = monotonic()
-    folds = _folds(len(data.labels), settings.seed)
-    again = len(data.labels) < MANY
+    folds = _folds(n, settings.seed)
+    again = n < MANY
     total = recipe.steps * (len(folds) + again)
     traces = []
     state: State | None = None
@@ -113,7 +113,7 @@ def finetune(
     facts = {
         "settings": settings.to_dict(),
         "base": {"name": name, "digest": bundle.digest(base.emulator), "validation": dict(base.validation)},
-        "n_spectra": len(data.labels),
+        "n_spectra": n,
         "folds": len(folds),
         "mae_before": curve[0],
         "curve": [{"step": step, "validation_mae": mae} for step, mae in zip(steps, curve, strict=True)],
