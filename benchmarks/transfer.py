@@ -1,8 +1,9 @@
 """Fine-tuning against training from scratch: the error on another grid's test spectra, for growing numbers of spectra.
 
 ``python benchmarks/transfer.py run NAME --base MODEL --grid GRID [--old-grid GRID] [--sizes 10,100] [--scratch 1000]
-[--moves all,lora] [--hold solar-scaled] [--convert-medium] [--scratch-steps 3000] --folder FOLDER`` adds what is not
-done yet to ``FOLDER/transfer.json``, one entry at a time; run again after a stop, it goes on.
+[--moves all,lora] [--pick representative] [--hold solar-scaled] [--convert-medium] [--scratch-steps 3000]
+--folder FOLDER`` adds what is not done yet to ``FOLDER/transfer.json``, one entry at a time; run again after a stop, it
+goes on.
 
 ``python benchmarks/transfer.py report --folder FOLDER`` writes ``results/transfer.json`` and the figure
 ``docs/images/transfer.png``.
@@ -29,6 +30,7 @@ from starpayne.files import write_json
 from starpayne.grid import Grid
 from starpayne.labels import solar_scaled
 from starpayne.training import FineTuning, Recipe, TrainingData, few_spectra, finetune, train
+from starpayne.training.transfer import PICKS
 from starpayne.training.transfer.data import target_of
 
 FIGURE = Path(__file__).parent.parent / "docs" / "images" / "transfer.png"
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--scratch-steps", type=int, default=3000)
     parser.add_argument("--moves", default="all")
     parser.add_argument("--rank", type=int, default=3)
+    parser.add_argument("--pick", choices=PICKS, default="first")
     parser.add_argument("--hold", default="")
     parser.add_argument("--convert-medium", action="store_true")
     options = parser.parse_args()
@@ -83,11 +86,11 @@ def run(options: argparse.Namespace) -> None:
         keep()
     for moves in options.moves.split(","):
         for n in options.sizes:
-            key = f"{moves} {n}"
+            key = f"{moves} {n}" if options.pick == "first" else f"{moves}-{options.pick} {n}"
             if key in mine["finetuned"]:
                 continue
             clock = time.monotonic()
-            data = few_spectra(base, grid, n, hold=hold, convert=options.convert_medium)
+            data = few_spectra(base, grid, n, hold=hold, convert=options.convert_medium, pick=options.pick)
             tuned = finetune(base, data, FineTuning(moves=moves, rank=options.rank))
             facts = tuned.model.training["finetuning"]
             mine["finetuned"][key] = {
@@ -129,12 +132,15 @@ def report(folder: Path) -> None:
         axis.set_visible(False)
     for axis, name in zip(axes.flat, panels, strict=False):
         facts = done[name]
-        styles = {"all": ("o-", COLOURS[0]), "lora": ("^:", COLOURS[2]), "labels": ("v:", COLOURS[4]),
+        styles = {"all": ("o-", COLOURS[0]), "all-representative": ("*-", COLOURS[5]),
+                  "lora": ("^:", COLOURS[2]), "labels": ("v:", COLOURS[4]),
                   "head": ("D:", COLOURS[3])}  # fmt: skip
         for moves, (style, colour) in styles.items():
             n, mae = _series({k.split()[1]: v for k, v in facts["finetuned"].items() if k.split()[0] == moves})
             if len(n):
-                label = "fine-tuned" if moves == "all" else f"fine-tuned, {moves}"
+                label = {"all": "fine-tuned", "all-representative": "fine-tuned, representative stars"}.get(
+                    moves, f"fine-tuned, {moves}"
+                )
                 axis.loglog(n, mae, style, color=colour, ms=4, lw=1.2, label=label)
         n, mae = _series(facts["scratch"])
         if len(n):

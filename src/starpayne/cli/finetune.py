@@ -34,8 +34,11 @@ def finetune(
     ] = None,
     n_train: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Use the first N spectra of the grid, held-out included.", min=1),
+        typer.Option(metavar="N", help="Use N spectra of the grid, held-out included.", min=1),
     ] = None,
+    pick: Annotated[
+        str, typer.Option(help="Which N: the first of the grid, or those representative of its stars.")
+    ] = "first",
     moves: Annotated[str, typer.Option(help="What moves: all, head, labels, or lora (low-rank updates).")] = "all",
     rank: Annotated[int | None, typer.Option(help="Rank of the updates of lora.", min=1)] = None,
     steps: Annotated[int | None, typer.Option(help="Updates at most.", min=1)] = None,
@@ -72,12 +75,14 @@ def finetune(
     from starpayne import bundle
     from starpayne.grid import Grid
     from starpayne.training import FineTuning
-    from starpayne.training.transfer import refuse_place
+    from starpayne.training.transfer import PICKS, refuse_place
 
     if plan == (out is not None):
         raise RecipeError("give either --out MODEL for a fine-tuned model, or --plan for a learning curve")
     if out is not None and (sizes or goal is not None or figure is not None):
         raise RecipeError("--sizes, --goal and --figure belong to --plan, which makes no model")
+    if pick not in PICKS:
+        raise RecipeError(f"--pick {pick} is not known; choose one of {', '.join(PICKS)}")
     if plan and (n_train is not None or old_grid is not None):
         raise RecipeError("--n-train and --old-grid belong to --out; --plan takes its numbers of spectra from --sizes")
     if out is not None:
@@ -88,7 +93,8 @@ def finetune(
     settings = FineTuning(moves=moves, **{k: v for k, v in changes.items() if v is not None})  # pyright: ignore[reportArgumentType]
     base, opened = bundle.load(model), Grid.open(grid)
     held = _held(hold or [], base, opened)
-    options: dict[str, Any] = {"hold": held, "continuum": continuum, "convert": convert_medium, "name": grid.name}
+    options: dict[str, Any] = {"hold": held, "continuum": continuum, "convert": convert_medium}
+    options |= {"pick": pick, "name": grid.name}
     if plan:
         _plan(base, opened, settings, sizes, goal, figure, json, options)
     elif out is not None:

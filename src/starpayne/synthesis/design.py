@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from itertools import product
@@ -23,6 +23,7 @@ KEYS = {
     "": (
         "name",
         "n_spectra",
+        "rows",
         "seed",
         "constraints",
         "line_corners",
@@ -59,6 +60,7 @@ class Design:
         name: what the grid is called.
         fixed: labels that have one value in all spectra, and stay labels of the grid: a cheap design to pre-train on
             fixes Teff and log g and varies the abundances (arXiv:2306.15703).
+        rows: only these rows of the sequence are synthesized, in this order; ``n_spectra`` is their number.
 
     Example:
         ``Design.from_toml("design.toml").labels``
@@ -78,6 +80,7 @@ class Design:
     line_corners: tuple[Mapping[str, float], ...] = ()
     name: str = ""
     fixed: Mapping[str, float] = field(default_factory=dict)
+    rows: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         target_of(self.engine)
@@ -92,6 +95,12 @@ class Design:
         self.space.sobol(1, 0, self.fixed)  # refuses fixed labels that are unknown or out of bounds
         if self.n_spectra < 1:
             raise SynthesisError(f"n_spectra = {self.n_spectra}: a grid needs at least one spectrum")
+        if self.rows and (len(set(self.rows)) != self.n_spectra or len(self.rows) != self.n_spectra):
+            raise SynthesisError(
+                f"rows names {len(set(self.rows))} different rows, n_spectra = {self.n_spectra}: they must agree"
+            )
+        if any(row < 0 for row in self.rows):
+            raise SynthesisError(f"rows: {min(self.rows)} is no row of a sequence; they count from 0")
         if self.n_spectra > 1:
             Split.last_rows(self.n_spectra, self.n_validation, self.n_test)
 
@@ -104,8 +113,17 @@ class Design:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """(n_spectra, n_labels) float64: a prefix of the same design with more spectra."""
+        """(n_spectra, n_labels) float64: a prefix of the same design with more spectra, or its ``rows``."""
+        if self.rows:
+            return self.space.sobol(max(self.rows) + 1, self.seed, self.fixed)[list(self.rows)]
         return self.space.sobol(self.n_spectra, self.seed, self.fixed)
+
+    def only(self, rows: Iterable[int]) -> Design:
+        """Return the design of some rows of this one alone, all of them to train on."""
+        rows = tuple(int(row) for row in rows)
+        if self.rows:
+            rows = tuple(self.rows[row] for row in rows)
+        return replace(self, rows=rows, n_spectra=len(rows), n_test=0, n_validation=0)
 
     @property
     def split(self) -> Split:
@@ -229,6 +247,7 @@ class Design:
                 line_corners=tuple({k: float(v) for k, v in c.items()} for c in data.get("line_corners", ())),
                 name=str(data.get("name", "")),
                 fixed={str(k): float(v) for k, v in dict(data.get("fixed", {})).items()},
+                rows=tuple(_whole(row) for row in data.get("rows", ())),
             )
         except KeyError as error:
             raise SynthesisError(f"{where}: the key {error.args[0]!r} is missing") from error
@@ -252,6 +271,7 @@ class Design:
             "engine": {"name": self.engine, "settings": dict(self.settings)},
             "split": {"n_test": self.n_test, "n_validation": self.n_validation},
             **({"fixed": dict(self.fixed)} if self.fixed else {}),
+            **({"rows": list(self.rows)} if self.rows else {}),
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -15,7 +16,11 @@ from starpayne.labels import mapped_space
 from starpayne.training.build import output_scaling
 from starpayne.training.data import TrainingData
 from starpayne.training.recipe import Recipe
+from starpayne.training.transfer.choice import representative
 from starpayne.wavelengths import convert_medium, sampling_of
+
+Pick = Literal["first", "representative"]
+PICKS = get_args(Pick)
 
 FEWEST = 5
 """Spectra that fine-tuning needs, so that each can be held out of a fit to the others."""
@@ -29,9 +34,10 @@ def few_spectra(
     hold: Mapping[str, float] | None = None,
     continuum: bool = False,
     convert: bool = False,
+    pick: Pick = "first",
     name: str = "",
 ) -> TrainingData:
-    """Return the first n spectra that the grid's split trains or validates on, none of them set apart yet.
+    """Return n of the spectra that the grid's split trains or validates on, none of them set apart yet.
 
     Args:
         base: the model to be fine-tuned.
@@ -40,6 +46,7 @@ def few_spectra(
         hold: values at which to hold labels of the model that the grid lacks.
         continuum: learn the continuum too, where the model had none.
         convert: convert the grid's wavelengths to the medium of the model, if they differ.
+        pick: the "first" n, or those whose stars are "representative" of all (see :func:`representative`).
         name: of the grid, for the record.
 
     Returns:
@@ -50,6 +57,8 @@ def few_spectra(
         WavelengthError: for another medium, without ``convert``.
         TrainingError: for a model of intensities, too few spectra, or more than there are.
     """
+    if pick not in PICKS:
+        raise TrainingError(f"pick = {pick!r} is not known; choose one of {', '.join(PICKS)}")
     domain = base.emulator.domain
     if domain.quantity != "flux":
         raise TrainingError("fine-tuning takes grids of fluxes, and the model gives intensities; train afresh")
@@ -67,7 +76,8 @@ def few_spectra(
             f"{n} spectra asked for; the grid has {len(rows)} usable ones to train and validate on, and fine-tuning "
             f"needs at least {FEWEST}: fewer cannot be validated"
         )
-    rows = rows[:n]
+    chosen = representative(base, grid.space, grid.labels[rows], n, hold) if pick == "representative" else np.arange(n)
+    rows = rows[chosen]
     order = [grid.space.names.index(label) for label in space.names]
     wavelength = convert_medium(grid.wavelength, grid.medium, domain.medium)
     parts = [grid.flux(rows)]
