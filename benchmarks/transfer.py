@@ -9,8 +9,10 @@ goes on.
 ``docs/images/transfer.png``.
 
 The grids: ``starpayne import mgb_reference``, and ``starpayne synthesize`` of the shipped designs ``mgb_turbospectrum``
-and ``mgb_fixed`` and of ``benchmarks/red_turbospectrum.toml``. From scratch, a network has the recipe of the base model
-with ``--scratch-steps`` updates, and the validation spectra of the grid's split besides the N it is trained on.
+and ``mgb_fixed`` and of ``benchmarks/red_turbospectrum.toml``; or few spectra of a design (``starpayne synthesize
+DESIGN --few 10 --model MODEL``), with ``--test-grid`` for the test spectra of another. From scratch, a network has the
+recipe of the base model with ``--scratch-steps`` updates, and the validation spectra of the grid's split besides the N
+it is trained on.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path)
     parser.add_argument("--grid", type=Path)
     parser.add_argument("--old-grid", type=Path)
+    parser.add_argument("--test-grid", type=Path)
     parser.add_argument("--sizes", type=_numbers, default=[])
     parser.add_argument("--scratch", type=_numbers, default=[])
     parser.add_argument("--scratch-steps", type=int, default=3000)
@@ -65,6 +68,7 @@ def run(options: argparse.Namespace) -> None:
     mine = done.setdefault(options.name, {"finetuned": {}, "scratch": {}})
     base, grid = bundle.load(options.base), Grid.open(options.grid)
     old = Grid.open(options.old_grid) if options.old_grid else None
+    tested = Grid.open(options.test_grid) if options.test_grid else grid
     hold = solar_scaled(base.emulator.space, grid.space) if options.hold else {}
 
     def keep() -> None:
@@ -73,11 +77,11 @@ def run(options: argparse.Namespace) -> None:
         write_json(path, {**current, options.name: mine})
 
     if "base" not in mine:
-        data = few_spectra(base, grid, 100, hold=hold, convert=options.convert_medium)
+        data = few_spectra(base, grid, hold=hold, convert=options.convert_medium)
         from starpayne.emulators import adapted
 
-        start = adapted(base.emulator, target_of(base, data, FineTuning().recipe(base, 100)))
-        before = evaluate(bundle.Model(start), grid).mae
+        start = adapted(base.emulator, target_of(base, data, FineTuning().recipe(base, len(data.labels))))
+        before = evaluate(bundle.Model(start), tested).mae
         mine["base"] = {"validation": dict(base.validation), "mae_on_new_grid": before,
                         "architecture": base.emulator.architecture}  # fmt: skip
         if old is not None:
@@ -86,7 +90,8 @@ def run(options: argparse.Namespace) -> None:
         keep()
     for moves in options.moves.split(","):
         for n in options.sizes:
-            key = f"{moves} {n}" if options.pick == "first" else f"{moves}-{options.pick} {n}"
+            kind = "representative" if options.test_grid else options.pick
+            key = f"{moves} {n}" if kind == "first" else f"{moves}-{kind} {n}"
             if key in mine["finetuned"]:
                 continue
             clock = time.monotonic()
@@ -94,7 +99,7 @@ def run(options: argparse.Namespace) -> None:
             tuned = finetune(base, data, FineTuning(moves=moves, rank=options.rank))
             facts = tuned.model.training["finetuning"]
             mine["finetuned"][key] = {
-                "test_mae": evaluate(tuned.model, grid).mae,
+                "test_mae": evaluate(tuned.model, tested).mae,
                 "held_out_mae": tuned.model.validation["mae"],
                 "best_step": facts["best_step"],
                 "weights_stored": facts["weights_stored"],

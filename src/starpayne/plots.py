@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from starpayne.errors import MissingExtraError
 from starpayne.evaluation import Evaluation, Recovery
 from starpayne.labels import symbol_of, unit_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from starpayne.fitting import FitResult
+    from starpayne.fitting import FitResult, Posterior
     from starpayne.training import LearningCurve
 
 # Okabe & Ito 2008, in an order that also differs in lightness.
@@ -213,3 +214,45 @@ def masked_ranges(wavelength: np.ndarray, used: np.ndarray) -> list[tuple[float,
     edges = np.diff(np.concatenate([[0], (~used).astype(int), [0]]))
     starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1
     return [(float(wavelength[a]), float(wavelength[b])) for a, b in zip(starts, stops, strict=True)]
+
+
+def corner(posterior: Posterior) -> Figure:
+    """Draws of every parameter and of every pair, with their 16, 50 and 84 % quantiles (dashed) and the best fit.
+
+    Raises:
+        MissingExtraError: if the package corner is not installed.
+    """
+    try:
+        from corner import corner as draw
+    except ImportError as error:
+        raise MissingExtraError(f'corner is missing ({error}); run: pip install "starpayne[sampling]"') from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    motions = {"rv": "radial velocity", "vsini": "$v\\,\\sin i$", "broadening": "broadening"}
+    names = [f"{motions[n]} (km s$^{{-1}}$)" if n in motions else axis_name(n) for n in posterior.names]
+    result = posterior.result
+    best = [getattr(result, n) if n in motions else result.labels[n] for n in posterior.names]
+    size = 1.5 + 2.1 * len(names)
+    # corner places its panels itself, which a layout engine would undo.
+    figure = Figure(figsize=(size, size), dpi=150)
+    FigureCanvasAgg(figure)
+    single = len(names) == 1
+    draw(
+        posterior.flat, fig=figure, labels=names, truths=None if single else best, truth_color=COLOURS[1],
+        quantiles=[0.16, 0.5, 0.84], color=COLOURS[0], smooth=1.0, max_n_ticks=4, label_kwargs={"fontsize": 12},
+        hist_kwargs={"linewidth": 1.2},
+    )  # fmt: skip
+    if single:
+        # corner 2.3 cannot mark the truth in a figure of one panel.
+        figure.axes[0].axvline(best[0], color=COLOURS[1])
+    for axis in figure.axes:
+        axis.tick_params(labelsize=9)
+    handles = [
+        Line2D([], [], color=COLOURS[0], ls="--", label="16, 50, 84 %"),
+        Line2D([], [], color=COLOURS[1], marker="s", label="best fit"),
+    ]
+    # A single panel has no empty corner: there the legend lies over it.
+    figure.legend(handles=handles, loc="upper right", fontsize=7 if single else 12, frameon=False)
+    return figure

@@ -121,7 +121,7 @@ def _pixel_edges(low: float, high: float, setup: Observation) -> np.ndarray:
 def _rotation(vsini: float, step: float, epsilon: float) -> np.ndarray:
     """Sampled rotation profile (Gray 2005, eq. 18.14), normalised."""
     half = int(np.ceil(vsini / step))
-    if half == 0:
+    if vsini <= step / 2:  # within one cell
         return np.ones(1)
     # Each sample is the mean over its cell, as the profile ends with an infinite slope.
     cells = (np.arange(-half, half + 1)[:, None] + (np.arange(64) - 31.5) / 64) * step / vsini

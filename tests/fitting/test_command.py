@@ -37,7 +37,7 @@ def test_fit_writes_table_json_and_figure_and_flags_a_corrupt_file(star_folder, 
     good, bad = json.loads(facts.read_text())
     assert {"file", "labels", "rv", "vsini", "chi2", "flags"} <= set(good)
     assert abs(good["labels"]["teff"]["value"] - 5600) < 5 * good["labels"]["teff"]["error"]
-    assert good["labels"]["alpha_fe"] == {"value": pytest.approx(0.15), "error": 0.0}
+    assert good["labels"]["alpha_fe"] == {"value": pytest.approx(0.15), "error": 0.0, "raw_error": 0.0}
     assert bad["flags"][0].startswith("failed:")
     assert bad["labels"]["teff"]["value"] is None
     assert len(out.read_text().splitlines()) == 3
@@ -49,6 +49,8 @@ def test_fit_refuses_a_single_bad_file(star_folder, tmp_path, monkeypatch, capsy
     bad.write_text("hello world\nthis is text\n")
     words = ["fit", bad, "--model", star_folder, "--resolution", 20_000, "--out", tmp_path / "t.csv"]
     assert "bad.txt" in refuse(monkeypatch, capsys, *words)
-    assert "tables are written as .csv, .ecsv, .fits" in refuse(monkeypatch, capsys, *words[:-1], tmp_path / "t.xls")
+    assert "tables are written as .csv, .ecsv, .fits, .parquet" in refuse(
+        monkeypatch, capsys, *words[:-1], tmp_path / "t.xls"
+    )
     assert "not NAME=VALUE" in refuse(monkeypatch, capsys, *words, "--fix", "feh")
     assert "not LOW:HIGH" in refuse(monkeypatch, capsys, *words, "--mask", "5000-5010")

@@ -77,7 +77,7 @@ def test_the_result_is_plain_json_data(result: FitResult) -> None:
     assert {"file", "labels", "rv", "vsini", "chi2", "flags"} <= set(data)
     assert data["file"] == "star"
     assert set(data["labels"]) == set(SPACE.names)
-    assert set(data["labels"]["teff"]) == {"value", "error"}
+    assert set(data["labels"]["teff"]) == {"value", "error", "raw_error"}
 
 
 def test_curves_for_a_figure(result: FitResult) -> None:
@@ -208,14 +208,14 @@ def test_an_emulator_that_breaks_is_a_flag(star_model: Model, observe: Observe) 
     )
     result = fit(observe(), replace(star_model, emulator=broken), RESOLUTION)
     assert "failed" in result.flags
-    assert result.to_dict()["labels"]["teff"] == {"value": None, "error": None}
+    assert result.to_dict()["labels"]["teff"] == {"value": None, "error": None, "raw_error": None}
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         (FitOptions(mask=((4000.0, 6000.0),)), "star: every pixel between .* Å is masked: nothing to fit"),
-        (FitOptions(window=(5030.0, 5030.3)), "star: 4 pixels are left for 12 parameters; fix labels, lower"),
+        (FitOptions(window=(5030.0, 5030.3)), "star: 4 pixels are left for 12 parameters; fix labels, give"),
         (FitOptions(window=(6030.0, 6040.0)), "star: the spectrum, 4998.00 to .* Å in air, does not overlap the model"),
     ],
 )

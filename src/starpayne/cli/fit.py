@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from starpayne.cli.app import Json, Overwrite, console, progress_bar, refuse_existing, write_result
-from starpayne.errors import SpectrumError, StarpayneError
+from starpayne.errors import SpectrumError
 
 if TYPE_CHECKING:
-    from starpayne.fitting import FitResult
+    from starpayne.bundle import Model
+    from starpayne.fitting import FitOptions, FitResult
+    from starpayne.fitting.instrument import Resolution
+    from starpayne.spectra import ObservedSpectrum
 
 
 def register(app: typer.Typer) -> None:
@@ -21,19 +25,46 @@ def register(app: typer.Typer) -> None:
 def fit(
     spectra: Annotated[list[Path], typer.Argument(metavar="SPECTRUM...", help="Text or FITS files.")],
     model: Annotated[Path, typer.Option("--model", metavar="MODEL", help="Model folder.")],
-    resolution: Annotated[float, typer.Option(metavar="R", help="λ/FWHM of the spectrograph.")],
-    out: Annotated[Path, typer.Option("--out", metavar="TABLE", help="Table to write: .csv, .ecsv or .fits.")],
+    resolution: Annotated[
+        str,
+        typer.Option(
+            metavar="R",
+            help="λ/FWHM of the spectrograph; or a text file of it by wavelength, or of its "
+            "line-spread function (docs/fitting.md).",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="TABLE", help="Table: .csv, .ecsv, .fits or .parquet.")],
     fix: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Hold a label, rv, vsini or broadening (km/s).")
     ] = None,
     free: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Fit broadening too (a Gaussian, km/s), which is 0 else.")
     ] = None,
+    bounds: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=LOW:HIGH", help="Narrow the range of a label, rv or vsini.")
+    ] = None,
+    prior: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=MEAN:SIGMA", help="Gaussian prior on a label, rv or vsini.")
+    ] = None,
     mask: Annotated[list[str] | None, typer.Option(metavar="LOW:HIGH", help="Leave out a window, Å.")] = None,
+    line_mask: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Mask of lines at rest, from starpayne mask learn.")
+    ] = None,
+    zero_points: Annotated[bool, typer.Option(help="Take the zero points of the line mask off the labels.")] = True,
     window: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Use this window only, Å.")] = None,
     medium: Annotated[str | None, typer.Option(help="air or vacuum, where the file does not say.")] = None,
     unit: Annotated[str | None, typer.Option(help="Of the wavelengths: angstrom, nm or micron.")] = None,
     continuum_degree: Annotated[int, typer.Option(help="Of the Chebyshev continuum.", min=0)] = 3,
+    continuum_knots: Annotated[
+        float | None, typer.Option(metavar="Å", help="Cubic spline with knots so far apart, instead.")
+    ] = None,
+    segment: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LOW:HIGH", help="Part with a continuum of its own, Å; or gaps: part at missing pixels."),
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(metavar="N", help="Sample the posterior too (NUTS), N draws in each of two chains.")
+    ] = None,
     figures: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write a figure (PNG) per star.")] = None,
     overwrite: Overwrite = False,
     json: Json = None,
@@ -44,47 +75,60 @@ def fit(
     one is an error. The flags are explained in docs/fitting.md.
 
     Example: starpayne fit star.fits --model m.model --resolution 47000 --fix alpha_fe=0 --out star.csv
+
+    Example: starpayne fit *.fits --model m.model --resolution 47000 --line-mask sun.mask.json --out stars.parquet
     """
     from starpayne import bundle
+    from starpayne.cli.values import named_pairs, pairs, read_resolution
+    from starpayne.cli.values import window as ends
     from starpayne.fitting import FitOptions
-    from starpayne.fitting import fit as run
     from starpayne.fitting.forward import refuse_intensities
+    from starpayne.fitting.linemask import LineMask
     from starpayne.fitting.table import check_table, write_table
-    from starpayne.spectra import ObservedSpectrum
 
     check_table(out)
     refuse_existing(out, overwrite)
     loaded = bundle.load(model)
     refuse_intensities(loaded.emulator)
-    held = _pairs(fix or [])
+    held = pairs("--fix", fix or [])
     choices: dict[str, Any] = {name: held.pop(name) for name in ("rv", "vsini", "broadening") if name in held}
     for name in free or []:
         if name != "broadening" or name in choices:
             raise SpectrumError(f"--free {name}: only broadening can be freed, and not while it is fixed")
         choices[name] = None
+    learned = None if line_mask is None else LineMask.read(line_mask)
+    if learned is not None and not zero_points:
+        learned = learned.without_zero_points()
+    parts = segment or []
     options = FitOptions(
         fix=held,
-        mask=tuple(_range(text) for text in mask or []),
-        window=_range(window) if window else None,
+        bounds=named_pairs("--bounds", bounds or [], "NAME=LOW:HIGH, such as teff=5000:6000"),
+        prior=named_pairs("--prior", prior or [], "NAME=MEAN:SIGMA, such as logg=4.44:0.05"),
+        mask=tuple(ends(text) for text in mask or []),
+        line_mask=learned,
+        window=ends(window) if window else None,
         medium=medium,
         continuum_degree=continuum_degree,
+        continuum_knots=continuum_knots,
+        segments="gaps" if parts == ["gaps"] else tuple(ends(text) for text in parts),
         **choices,
     )
+    profile = read_resolution(resolution)
     rows: list[dict[str, Any]] = []
+    readers = [_reader(path, unit, medium) for path in spectra]
     try:
-        with progress_bar("fitting") as bar:
+        with progress_bar("sampling" if sample else "fitting") as bar:
             bar(0, len(spectra))
-            for i, path in enumerate(spectra):
-                try:
-                    result = run(ObservedSpectrum.read(path, unit=unit, medium=medium), loaded, resolution, options)
-                    rows.append(result.to_dict() | {"file": str(path)})
-                    if figures is not None:
-                        _draw(result, figures / f"{path.stem}.png")
-                except StarpayneError as error:
+            for path, outcome in zip(
+                spectra, _outcomes(readers, loaded, profile, options, sample, figures), strict=True
+            ):
+                if isinstance(outcome, Exception):
                     if len(spectra) == 1:
-                        raise
-                    rows.append(_failed(path, loaded.emulator.space.names, str(error)))
-                bar(i + 1, len(spectra), path.name)
+                        raise outcome
+                    rows.append(_failed(path, loaded.emulator.space.names, str(outcome)))
+                else:
+                    rows.append(outcome | {"file": str(path)})
+                bar(len(rows), len(spectra), path.name)
     finally:
         # Also after Ctrl-C: what is fitted is kept.
         if rows:
@@ -97,17 +141,51 @@ def fit(
             console.print(f"  flags: {', '.join(row['flags'])}", markup=False)
 
 
-def _draw(result: FitResult, path: Path) -> None:
-    from starpayne import plots
+def _reader(path: Path, unit: str | None, medium: str | None) -> Callable[[], ObservedSpectrum]:
+    from starpayne.spectra import ObservedSpectrum
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plots.fitted_spectrum(result).savefig(path)
+    return lambda: ObservedSpectrum.read(path, unit=unit, medium=medium)
+
+
+def _outcomes(
+    readers: Sequence[Callable[[], ObservedSpectrum]], model: Model, resolution: Resolution, options: FitOptions,
+    draws: int | None, figures: Path | None,
+) -> Any:  # fmt: skip
+    """Yield the row of each star, or the error that keeps it from one; write its figures."""
+    from starpayne import plots
+    from starpayne.errors import StarpayneError
+    from starpayne.fitting import fit_many
+
+    def drawn(result: FitResult) -> dict[str, Any]:
+        if figures is not None:
+            figures.mkdir(parents=True, exist_ok=True)
+            plots.fitted_spectrum(result).savefig(figures / f"{Path(result.name).stem or 'star'}.png")
+        return result.to_dict()
+
+    if draws is None:
+        for outcome in fit_many(readers, model, resolution, options):
+            yield outcome if isinstance(outcome, StarpayneError) else drawn(outcome)
+        return
+    from starpayne.fitting import sample as run
+
+    for reader in readers:
+        try:
+            posterior = run(reader(), model, resolution, options, draws=draws)
+        except StarpayneError as error:
+            yield error
+            continue
+        if figures is not None:
+            figures.mkdir(parents=True, exist_ok=True)
+            stem = Path(posterior.result.name).stem or "star"
+            plots.corner(posterior).savefig(figures / f"{stem}-corner.png")
+            posterior.write(figures / f"{stem}-posterior.npz")
+        yield drawn(posterior.result) | {"posterior": posterior.summary()}
 
 
 def _failed(path: Path, names: tuple[str, ...], why: str) -> dict[str, Any]:
     console.print(f"{path}: {why}", markup=False, soft_wrap=True)
     return {
-        "file": str(path), "labels": {name: {"value": None, "error": None} for name in names},
+        "file": str(path), "labels": {name: {"value": None, "error": None, "raw_error": None} for name in names},
         "rv": None, "vsini": None, "chi2": None, "flags": [f"failed:{why}"],
     }  # fmt: skip
 
@@ -117,22 +195,3 @@ def _value(name: str, value: float | None, error: float | None) -> str:
         return f"{name} –"
     digits = 0 if name == "teff" else 2
     return f"{name} {value:.{digits}f}" + (f" ± {error:.{digits}f}" if error else "")
-
-
-def _pairs(words: list[str]) -> dict[str, float]:
-    pairs = {}
-    for word in words:
-        name, _, value = word.partition("=")
-        try:
-            pairs[name.strip()] = float(value)
-        except ValueError as error:
-            raise SpectrumError(f"--fix {word!r} is not NAME=VALUE, such as alpha_fe=0") from error
-    return pairs
-
-
-def _range(text: str) -> tuple[float, float]:
-    low, _, high = text.partition(":")
-    try:
-        return float(low), float(high)
-    except ValueError as error:
-        raise SpectrumError(f"{text!r} is not LOW:HIGH in Å, such as 5163.5:5166.5") from error

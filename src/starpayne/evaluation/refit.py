@@ -16,7 +16,7 @@ from starpayne.emulators.base import predict_in_chunks
 from starpayne.evaluation.observed import ObservedStars
 from starpayne.fitting import ForwardModel
 from starpayne.fitting.freedom import FreeLabels
-from starpayne.fitting.lockstep import derivatives, in_batches, lanes, solve_together
+from starpayne.fitting.lockstep import Lane, derivatives, in_batches, lanes, solve_together
 from starpayne.fitting.solver import Parameters, Problem, Solution
 from starpayne.fitting.statistics import AT_BOUND, project, to_gain
 from starpayne.wavelengths import convert_medium
@@ -26,6 +26,12 @@ MAX_ITERATIONS = 100
 NEAR_ENOUGH = 0.25
 """A converged fit has less than this, times the reduced χ², of χ² to gain: it is within 0.5 σ of the minimum, in the
 worst of all directions. Seventeen labels of an emulator that is not smooth make long curved valleys."""
+
+TOLERANCE = 0.04
+"""Of the solver: it ends on a step of 0.2 σ (which is still taken): statistics over many stars do not see more."""
+
+OWN, NOTHING = frozenset({"flux"}), frozenset[str]()
+"""What the problems of stars on one detector have each for themselves."""
 
 CHANCE = 4.0
 """Standard deviations of the reduced χ² above one, up to which a fit counts as one that found its star."""
@@ -84,7 +90,7 @@ class Fitter:
         problem = Problem(
             broadening=forward.broadening, pixels=forward.pixels, flux=jnp.ones(n),
             inverse_error=jnp.asarray(np.where(usable, 1 / stars.error, 0.0), jnp.float32),
-            basis=jnp.ones((n, 1)), modes=jnp.zeros((n, 0)), low=jnp.zeros(3), high=jnp.zeros(3),
+            basis=jnp.ones((n, 1)), whitener=jnp.zeros((n, 0)), low=jnp.zeros(3), high=jnp.zeros(3),
         )  # fmt: skip
         parameters = Parameters(FreeLabels.of(emulator.space, {}), rv=False, vsini=False, broadening=False)
         return cls(emulator, forward, parameters, problem)
@@ -129,11 +135,15 @@ class Fitter:
         self, flux: np.ndarray, cube: np.ndarray, known: Fits | None = None, progress: Progress | None = None
     ) -> Fits:
         """Fit stars (n, n_pixels) from starts (n, n_labels), or from where fits ended."""
-        given = None if known is None else (known.model, known.derivative)
-        solution, _ = solve_together(
-            self.forward.bound, self.parameters, self.problem, flux, cube, MAX_ITERATIONS, given, progress
-        )
-        return self._judged(flux, solution)
+        lanes = [
+            Lane(
+                eqx.tree_at(lambda p: p.flux, self.problem, star.astype(np.float32)), start, TOLERANCE, MAX_ITERATIONS,
+                None if known is None else known.model[i], None if known is None else known.derivative[i],
+            )
+            for i, (star, start) in enumerate(zip(flux, cube, strict=True))
+        ]  # fmt: skip
+        solve_together(self.forward.bound, self.parameters, lanes, OWN, progress)
+        return self._judged(lanes)
 
     def bounds(self, truth: np.ndarray) -> np.ndarray:
         """Return the Cramér–Rao bound (n, n_labels) on each label's standard deviation, in physical units.
@@ -146,7 +156,7 @@ class Fitter:
         to_labels = jax.vmap(jax.jacfwd(table.from_cube))
 
         def compute(rows: np.ndarray) -> None:
-            model, derivative = derivatives(bound, self.parameters, self.problem, jnp.asarray(cube[rows]))
+            model, derivative = derivatives(bound, self.parameters, self.problem, jnp.asarray(cube[rows]), NOTHING)
             by_cube = np.asarray(to_labels(jnp.asarray(cube[rows])), np.float64)
             for i, row in enumerate(rows):
                 _, jacobian = project(*self._at(np.asarray(model)[i], cube[row], model[i], derivative[i]))
@@ -169,19 +179,19 @@ class Fitter:
     ) -> tuple[Problem, Solution]:
         """Return one star's problem and solution, on the host."""
         problem = eqx.tree_at(lambda p: p.flux, self.problem, jnp.asarray(flux, jnp.float32))
-        zero = jnp.zeros(())
-        return problem, Solution(*(jnp.asarray(a, jnp.float32) for a in (cube, zero, zero, model, derivative)))
+        theta, model, derivative = (np.asarray(a, np.float32) for a in (cube, model, derivative))
+        return problem, Solution(theta, 0.0, 0, model, derivative)
 
-    def _judged(self, flux: np.ndarray, solution: Solution) -> Fits:
-        cube = np.asarray(solution.theta, np.float64)
-        model, derivative = np.array(solution.model), np.array(solution.jacobian)
+    def _judged(self, lanes: list[Lane]) -> Fits:
+        cube = np.array([lane.theta for lane in lanes], np.float64)
         chi2, converged = np.full(len(cube), np.nan), np.zeros(len(cube), bool)
-        for i in range(len(cube)):
-            residual, jacobian = project(*self._at(flux[i], cube[i], model[i], derivative[i]))
+        for i, lane in enumerate(lanes):
+            residual, jacobian = project(lane.problem, lane.solution)
             if np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian)) and np.all(np.isfinite(cube[i])):
                 chi2[i] = residual @ residual / self._freedom
                 converged[i] = to_gain(residual, jacobian, cube[i]) < NEAR_ENOUGH * max(1.0, chi2[i])
         at_bound = (cube < AT_BOUND) | (cube > 1 - AT_BOUND)
+        model, derivative = (np.array([getattr(lane, n) for lane in lanes]) for n in ("model", "derivative"))
         return Fits(cube, self.parameters.labels.from_cube(cube), chi2, converged, at_bound, model, derivative)
 
 

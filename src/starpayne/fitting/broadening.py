@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from starpayne.fitting.instrument import LogGrid, fast_length
+from starpayne.fitting.instrument import AnyArray, LogGrid, fast_length
 
 LIMB_DARKENING = 0.6
 """Linear limb-darkening coefficient of a Sun-like star in the optical (Gray 2005, p. 464)."""
@@ -27,24 +27,29 @@ class Broadening(eqx.Module):
     Args:
         ramp: how the depth behind the last point passes from the last value to the first, (padding,) in [0, 1].
         frequency: (frequencies,) angular frequencies in (km/s)⁻¹.
+        instrument2: variance in km²/s² of a line-spread function that is the same everywhere.
         limb_darkening: linear coefficient ε.
     """
 
-    ramp: Float[Array, " padding"]
-    frequency: Float[Array, " frequencies"]
+    ramp: Float[AnyArray, " padding"]
+    frequency: Float[AnyArray, " frequencies"]
+    instrument2: Float[AnyArray, ""]
     limb_darkening: float = eqx.field(static=True)
 
     @classmethod
-    def on(cls, grid: LogGrid, reach: float, limb_darkening: float = LIMB_DARKENING) -> Broadening:
-        """Prepare for kernels (and shifts) that reach up to ``reach`` km/s."""
-        guard = int(np.ceil(reach / grid.velocity_step)) + 16
+    def on(
+        cls, grid: LogGrid, reach: float, limb_darkening: float = LIMB_DARKENING, instrument: float = 0.0
+    ) -> Broadening:
+        """Prepare for kernels (and shifts) that reach up to ``reach`` km/s, and an instrument of that σ in km/s."""
+        guard = int(np.ceil((reach + 6 * instrument) / grid.velocity_step)) + 16
         # The join is as long as a guard, so that it is smooth on the scale of the kernels.
         total = fast_length(grid.size + 3 * guard)
         join = total - grid.size - 2 * guard
         smooth = 0.5 - 0.5 * np.cos(np.pi * (np.arange(join) + 0.5) / join)
         ramp = np.concatenate([np.zeros(guard), smooth, np.ones(guard)])
         frequency = 2 * np.pi * np.fft.rfftfreq(total, grid.velocity_step)
-        return cls(jnp.asarray(ramp, jnp.float32), jnp.asarray(frequency, jnp.float32), float(limb_darkening))
+        return cls(jnp.asarray(ramp, jnp.float32), jnp.asarray(frequency, jnp.float32),
+                   jnp.asarray(instrument**2, jnp.float32), float(limb_darkening))  # fmt: skip
 
     def transfer(self, shift: Scalar, vsini2: Scalar, sigma2: Scalar) -> Complex[Array, " frequencies"]:
         """Return the transfer function.
@@ -54,8 +59,10 @@ class Broadening(eqx.Module):
             vsini2: (v sin i)² in km²/s².
             sigma2: variance of the Gaussian in km²/s².
         """
-        k = self.frequency
-        real = rotation_transfer(k * k * vsini2, self.limb_darkening) * jnp.exp(-0.5 * k * k * sigma2)
+        k = jnp.asarray(self.frequency)
+        real = rotation_transfer(k * k * vsini2, self.limb_darkening) * jnp.exp(
+            -0.5 * k * k * (sigma2 + self.instrument2)
+        )
         return real * jnp.exp(-1j * k * shift)
 
     def spectrum(self, depth: Float[Array, "*batch grid"]) -> Complex[Array, "*batch frequencies"]:

@@ -3,6 +3,9 @@ function."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +15,15 @@ from numpy.typing import ArrayLike
 from starpayne.emulators import BoundEmulator, Emulator
 from starpayne.errors import SpectrumError
 from starpayne.fitting.broadening import LIMB_DARKENING, Broadening
-from starpayne.fitting.instrument import LogGrid, PixelMatrix, Resolution, check_resolution, pixel_matrix
+from starpayne.fitting.instrument import (
+    LogGrid,
+    PixelMatrix,
+    Resolution,
+    ResolutionCurve,
+    check_resolution,
+    pixel_matrix,
+    uniform_width,
+)
 from starpayne.wavelengths import SPEED_OF_LIGHT, check_wavelength, convert_medium
 
 BLOCK = 512
@@ -77,16 +88,21 @@ class ForwardModel(eqx.Module):
         domain = emulator.domain
         wavelength = check_wavelength(wavelength)
         own = convert_medium(wavelength, medium, domain.medium) if medium else wavelength
+        if isinstance(resolution, ResolutionCurve):
+            resolution = resolution(wavelength)
         check_resolution(resolution, domain.sampling, domain.resolution)
         margin = velocity_range + max(vsini_max, 2.5 * broadening_max)
         reach = margin + abs(velocity)
         bound, grid = bind(emulator, own[0], own[-1], reach)
+        uniform = uniform_width(resolution, domain.resolution)
         pixels, usable = pixel_matrix(
-            grid, own, resolution, velocity=velocity, model_resolution=domain.resolution, margin=margin
-        )
+            grid, own, resolution, velocity=velocity, model_resolution=domain.resolution, margin=margin,
+            pixels_alone=uniform is not None,
+        )  # fmt: skip
         if not usable.any():
             raise SpectrumError(no_overlap(own, emulator))
-        broadening = Broadening.on(grid, kernel_reach(velocity_range, vsini_max, broadening_max), limb_darkening)
+        reach = kernel_reach(velocity_range, vsini_max, broadening_max)
+        broadening = Broadening.on(grid, reach, limb_darkening, uniform or 0.0)
         return cls(bound, broadening, pixels, jnp.asarray(log_velocity(velocity), jnp.float32)), usable
 
     def observe(
@@ -143,11 +159,15 @@ def kernel_reach(velocity_range: float, vsini_max: float, broadening_max: float)
     return velocity_range + vsini_max + 6 * broadening_max
 
 
-def bind(emulator: Emulator, low: float, high: float, reach: float) -> tuple[BoundEmulator, LogGrid]:
+def bind(
+    emulator: Emulator, low: float, high: float, reach: float,
+    once: Callable[[Hashable, Callable[[], Any]], Any] = lambda key, make: make(),
+) -> tuple[BoundEmulator, LogGrid]:  # fmt: skip
     """Bind an emulator to a grid of equal steps in ln λ around observed wavelengths low to high (its medium).
 
     Args:
         reach: km/s to keep on either side for velocities and kernels; the grid ends where the emulator does.
+        once: given a key and how to make what it names, returns that; so that the same is not made twice.
     """
     domain = emulator.domain
     native = np.log(emulator.native_wavelength)
@@ -167,10 +187,11 @@ def bind(emulator: Emulator, low: float, high: float, reach: float) -> tuple[Bou
     if end - begin < 4:
         raise SpectrumError(no_overlap(np.array([low, high]), emulator))
     if end - begin > whole.size // 2:
-        wavelength = emulator.native_wavelength if is_uniform else whole.wavelength
-        return emulator.on(np.clip(wavelength, domain.low, domain.high)), whole
-    grid = LogGrid(whole.start + begin * whole.step, whole.step, end - begin)
-    return emulator.on(np.clip(grid.wavelength, domain.low, domain.high)), grid
+        wavelength, grid = emulator.native_wavelength if is_uniform else whole.wavelength, whole
+    else:
+        grid = LogGrid(whole.start + begin * whole.step, whole.step, end - begin)
+        wavelength = grid.wavelength
+    return once(("bound", grid), lambda: emulator.on(np.clip(wavelength, domain.low, domain.high))), grid
 
 
 def no_overlap(wavelength: np.ndarray, emulator: Emulator) -> str:

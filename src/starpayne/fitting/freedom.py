@@ -28,19 +28,33 @@ class FreeLabels:
     fixed: tuple[tuple[str, float], ...]
 
     @classmethod
-    def of(cls, space: LabelSpace, fixed: Mapping[str, float]) -> FreeLabels:
-        """Take fixed labels out of a table.
+    def of(
+        cls, space: LabelSpace, fixed: Mapping[str, float], bounds: Mapping[str, tuple[float, float]] | None = None
+    ) -> FreeLabels:
+        """Take fixed labels out of a table, and narrow the bounds of others.
 
         Raises:
-            LabelError: unknown names, values out of range, or fixed values that leave a free label no room.
+            LabelError: unknown names, values out of range, bounds outside those of the table, or fixed values that
+                leave a free label no room.
         """
         space.refuse_unknown(fixed, "fixed labels")
+        space.refuse_unknown(bounds or {}, "bounds")
         for name, value in fixed.items():
             label = space[name]
             if not label.low <= value <= label.high:
                 text = f"{value:g} {label.unit}".strip()
                 raise LabelError(f"fixed label {name} = {text} is outside the range {label.low:g} to {label.high:g}")
         labels = {label.name: label for label in space.labels if label.name not in fixed}
+        for name, (low, high) in (bounds or {}).items():
+            if name in fixed:
+                raise LabelError(f"{name} is fixed at {fixed[name]:g}: it has no bounds")
+            label = labels[name]
+            if not label.low <= low < high <= label.high:
+                raise LabelError(
+                    f"bounds {low:g} to {high:g} of {name} must lie within those of the model, {label.low:g} to "
+                    f"{label.high:g}, the lower first"
+                )
+            labels[name] = replace(label, low=float(low), high=float(high))
         constraints = []
         for constraint in space.constraints:
             known = sum(c * fixed[n] for n, c in constraint.coefficients.items() if n in fixed)

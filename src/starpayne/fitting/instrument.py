@@ -7,6 +7,8 @@ so a flat spectrum stays flat exactly.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -83,24 +85,62 @@ class TabulatedProfile:
         object.__setattr__(self, "response", response)
 
 
+@dataclass(frozen=True)
+class ResolutionCurve:
+    """A resolution that changes with wavelength, linear between the points given and constant beyond them.
+
+    Args:
+        wavelength: (n,) observed, Å, increasing.
+        resolution: (n,) λ/FWHM there.
+    """
+
+    wavelength: np.ndarray
+    resolution: np.ndarray
+
+    def __post_init__(self) -> None:
+        wavelength, resolution = (np.asarray(x, np.float64) for x in (self.wavelength, self.resolution))
+        if wavelength.ndim != 1 or wavelength.shape != resolution.shape or not len(wavelength):
+            raise SpectrumError(
+                "a resolution by wavelength needs two columns of the same length: wavelength in Å and λ/FWHM; got "
+                f"shapes {wavelength.shape} and {resolution.shape}"
+            )
+        if not np.all(np.isfinite(wavelength)) or np.any(np.diff(wavelength) <= 0):
+            raise SpectrumError("the wavelengths of a resolution curve must increase")
+        object.__setattr__(self, "wavelength", wavelength)
+        object.__setattr__(self, "resolution", resolution)
+
+    def __call__(self, wavelength: np.ndarray) -> np.ndarray:
+        """Return the resolution (m,) at wavelengths (m,)."""
+        return np.interp(wavelength, self.wavelength, self.resolution)
+
+
 def fast_length(n: int) -> int:
     """Return the next length, from n up, whose Fourier transform of real data is quick."""
     return int(next_fast_len(n, real=True) or n)
 
 
-Resolution = float | np.ndarray | TabulatedProfile
+Profile = float | np.ndarray | TabulatedProfile
 """λ/FWHM of a Gaussian profile, one number or one per observed pixel; or a tabulated profile."""
+
+Resolution = Profile | ResolutionCurve
+"""The same, or a curve that gives the resolution of every pixel of any spectrum."""
+
+if TYPE_CHECKING:
+    AnyArray = Any
+else:
+    AnyArray = Array | np.ndarray
+    """Of JAX or of NumPy: what is made on the host for a compiled function stays there until it is called."""
 
 
 class PixelMatrix(eqx.Module):
     """A banded matrix from the model grid to observed pixels; row i acts on ``first[i] … first[i] + K − 1``."""
 
-    first: Int[Array, " pixels"]
-    weights: Float[Array, "pixels K"]
+    first: Int[AnyArray, " pixels"]
+    weights: Float[AnyArray, "pixels K"]
 
     def __call__(self, depth: Float[Array, "*batch grid"]) -> Float[Array, "*batch pixels"]:
         """Observe line depths (flux − 1) on the model grid."""
-        indices = self.first[:, None] + jnp.arange(self.weights.shape[1])
+        indices = jnp.asarray(self.first)[:, None] + jnp.arange(self.weights.shape[1])
         return jnp.sum(depth[..., indices] * self.weights, axis=-1)
 
 
@@ -130,6 +170,8 @@ def check_resolution(resolution: Resolution, sampling: float, model_resolution: 
     """
     if isinstance(resolution, TabulatedProfile):
         return
+    if isinstance(resolution, ResolutionCurve):
+        resolution = resolution.resolution
     values = np.atleast_1d(np.asarray(resolution, np.float64))
     if not np.all(np.isfinite(values)) or np.any(values <= 0):
         bad = values[~(np.isfinite(values) & (values > 0))][0]
@@ -155,21 +197,59 @@ def extra_width(resolution: float | np.ndarray, model_resolution: float | None) 
     return np.asarray(np.sqrt(variance) / FWHM)
 
 
-def half_width(resolution: Resolution, model_resolution: float | None) -> float:
+def typical_fwhm(resolution: Resolution) -> float:
+    """Return the full width at half maximum of the line-spread function in km/s, the median if there are many."""
+    if isinstance(resolution, ResolutionCurve):
+        return SPEED_OF_LIGHT / float(np.median(resolution.resolution))
+    if isinstance(resolution, TabulatedProfile):
+        v, r = resolution.velocity, resolution.response / resolution.response.sum()
+        return FWHM * float(np.sqrt(np.sum(r * v**2) - np.sum(r * v) ** 2))
+    return SPEED_OF_LIGHT / float(np.median(resolution))
+
+
+def uniform_width(resolution: Profile, model_resolution: float | None) -> float | None:
+    """Return the standard deviation in km/s that is missing from the model where it is the same on all pixels: such a
+    profile is applied in Fourier space, and the matrix is left with the pixels. None for any other profile."""
+    if isinstance(resolution, TabulatedProfile):
+        return None
+    values = np.atleast_1d(np.asarray(resolution, np.float64))
+    if np.any(values != values[0]):
+        return None
+    return SPEED_OF_LIGHT * float(extra_width(values[0], model_resolution))
+
+
+def half_width(resolution: Profile, model_resolution: float | None) -> float:
     """Return how far, in ln λ, the line-spread function reaches."""
     if isinstance(resolution, TabulatedProfile):
         return float(np.abs(resolution.velocity).max()) / SPEED_OF_LIGHT
     return REACH * float(np.max(extra_width(resolution, model_resolution)))
 
 
-def pixel_matrix(
+def usable_pixels(
     grid: LogGrid,
     wavelength: np.ndarray,
-    resolution: Resolution,
+    resolution: Profile,
     *,
     velocity: float = 0.0,
     model_resolution: float | None = None,
     margin: float = 0.0,
+) -> np.ndarray:
+    """Return (n,) bool: which pixels, with their profile and a margin (km/s), lie inside the model grid."""
+    lower, upper = (np.log(edge / doppler_factor(velocity)) for edge in pixel_edges(wavelength))
+    room = half_width(resolution, model_resolution) + margin / SPEED_OF_LIGHT + (ORDER // 2) * grid.step
+    end = grid.start + grid.step * (grid.size - 1)
+    return (lower - room >= grid.start) & (upper + room <= end)
+
+
+def pixel_matrix(
+    grid: LogGrid,
+    wavelength: np.ndarray,
+    resolution: Profile,
+    *,
+    velocity: float = 0.0,
+    model_resolution: float | None = None,
+    margin: float = 0.0,
+    pixels_alone: bool = False,
 ) -> tuple[PixelMatrix, np.ndarray]:
     """Return the matrix from line depths on the model grid to observed pixels, and which pixels it can give.
 
@@ -184,17 +264,24 @@ def pixel_matrix(
         velocity: coarse radial velocity in km/s, relativistic.
         model_resolution: λ/FWHM already in the model's spectra, subtracted in quadrature.
         margin: km/s that must remain free at the ends for broadening and for the rest of the velocity.
+        pixels_alone: leave out the line-spread function, which is applied elsewhere (see :func:`uniform_width`).
 
     Returns:
         the matrix, and (n,) bool: False where the pixel or its profile leaves the model (the row is then zero).
     """
+    usable = usable_pixels(
+        grid, wavelength, resolution, velocity=velocity, model_resolution=model_resolution, margin=margin
+    )
     lower, upper = (np.log(edge / doppler_factor(velocity)) for edge in pixel_edges(wavelength))
     reach = half_width(resolution, model_resolution)
-    room = reach + margin / SPEED_OF_LIGHT + (ORDER // 2) * grid.step
-    end = grid.start + grid.step * (grid.size - 1)
-    usable = (lower - room >= grid.start) & (upper + room <= end)
     if not usable.any():
-        return PixelMatrix(jnp.zeros(len(wavelength), jnp.int32), jnp.zeros((len(wavelength), 1))), usable
+        nothing = np.zeros((len(wavelength), 1), np.float32)
+        return PixelMatrix(np.zeros(len(wavelength), np.int32), nothing), usable
+    if pixels_alone:
+        start, weights = _pixel_average(
+            (lower[usable] - grid.start) / grid.step, (upper[usable] - grid.start) / grid.step
+        )
+        return _whole(*_keep_inside(start, weights, grid.size), usable), usable
     if isinstance(resolution, TabulatedProfile):
         sigma = np.zeros(len(wavelength))
     else:
@@ -227,12 +314,43 @@ def pixel_matrix(
     start = first - (ORDER // 2 - 1)
     used = np.flatnonzero(np.any(np.abs(weights) > 1e-9, axis=0))
     weights, start = weights[:, used[0] : used[-1] + 1], start + used[0]
-    start, weights = _keep_inside(start, weights, grid.size)
-    whole = np.zeros((len(wavelength), weights.shape[1]), np.float32)
-    whole[usable] = weights
-    begin = np.zeros(len(wavelength), np.int32)
-    begin[usable] = start
-    return PixelMatrix(jnp.asarray(begin), jnp.asarray(whole)), usable
+    return _whole(*_keep_inside(start, weights, grid.size), usable), usable
+
+
+def _whole(start: np.ndarray, weights: np.ndarray, usable: np.ndarray) -> PixelMatrix:
+    """Return the matrix of all pixels from the bands of the usable ones."""
+    first, all_weights = np.zeros(len(usable), np.int32), np.zeros((len(usable), weights.shape[1]), np.float32)
+    first[usable], all_weights[usable] = start, weights
+    return PixelMatrix(first, all_weights)
+
+
+def _pixel_average(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return first points (n,) and weights (n, K) of the mean over pixels of the interpolated model, exactly.
+
+    Args:
+        lower, upper: (n,) edges in steps of the grid.
+    """
+    cell = np.floor(lower).astype(np.int64)
+    cells = int(np.max(np.ceil(upper - cell)))
+    weights = np.zeros((len(lower), cells + ORDER - 1))
+    table = _antiderivatives()
+    for k in range(cells):
+        left, right = (np.clip(edge - cell - k, 0.0, 1.0) for edge in (lower, upper))
+        part = np.polynomial.polynomial.polyval(right, table) - np.polynomial.polynomial.polyval(left, table)
+        weights[:, k : k + ORDER] += part.T
+    return cell - (ORDER // 2 - 1), weights / weights.sum(axis=1, keepdims=True)
+
+
+@cache
+def _antiderivatives() -> np.ndarray:
+    """Return (ORDER + 1, ORDER) coefficients of the integrals from 0 of the Lagrange polynomials of points −3 … 4."""
+    nodes = np.arange(ORDER) - (ORDER // 2 - 1)
+    columns = []
+    for node in nodes:
+        others = nodes[nodes != node].astype(float)
+        polynomial = np.polynomial.polynomial.polyfromroots(others) / np.prod(node - others)
+        columns.append(np.polynomial.polynomial.polyint(polynomial))
+    return np.stack(columns, axis=1)
 
 
 def _keep_inside(start: np.ndarray, weights: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

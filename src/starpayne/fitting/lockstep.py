@@ -1,15 +1,17 @@
-"""Fit many stars of one set-up side by side, with few derivatives: for networks that are dear to differentiate.
+"""Descents side by side, with few derivatives: many stars, or starts of one, in one compiled function.
 
 The derivative of a network by seventeen labels costs some twenty times its spectrum. Here it is computed only where a
 descent begins, is about to end, or has lost its way; between, it follows the secant condition (Broyden 1965, Math.
-Comp. 19, 577). A descent ends only on a step that was judged by an exact derivative, so the solution is that of
-:func:`starpayne.fitting.solver.solve`. A ``while_loop`` under ``vmap`` runs all lanes until the last has finished:
-here finished stars leave the batch.
+Comp. 19, 577). A descent ends only on a step that was judged by an exact derivative, so the solution is that of a
+descent that computes it every time. A ``while_loop`` under ``vmap`` runs all lanes until the last has finished: here
+finished ones leave the batch between two rounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from starpayne.emulators import BoundEmulator
+from starpayne.fitting.instrument import AnyArray
 from starpayne.fitting.solver import (
     Parameters,
     Problem,
@@ -27,7 +30,8 @@ from starpayne.fitting.solver import (
     advance,
     initial_state,
     model_and_jacobian,
-    project,
+    normalised_model,
+    trial,
     used_rows,
 )
 
@@ -38,17 +42,18 @@ CACHED = 16 * 2**20
 """Bytes of derivatives of one star above which labels are differentiated by one after another: a wide network is
 half as fast again where its arrays stay in the processor's cache."""
 
-MAX_LANES = 64
-"""Stars per compiled call at most: the last call of a round computes as many, however few are left."""
+SIZES = (1, 4, 16)
+"""Lanes of a compiled call. Few sizes, because each is compiled; none larger, because the arrays of more lanes leave
+the processor's cache."""
 
 SECANT_STEPS = 12
 """Steps between two exact derivatives."""
 
+BURST = 3
+"""Steps of one call at most: lanes that are done or need a derivative wait no longer than that for the others."""
+
 TRUSTED = 0.1
 """A secant derivative whose step gained less than this fraction of what it promised is made anew."""
-
-TOLERANCE = 0.04
-"""As in the solver, but a step of 0.2 σ (which is still taken): statistics over many stars do not see more."""
 
 SMALL_STEP = 1e-3
 """Steps shorter than this (in the unit cube) teach nothing about the derivative: float32 rounding would rule."""
@@ -56,11 +61,58 @@ SMALL_STEP = 1e-3
 Progress = Callable[[int, int], None]
 
 
+@dataclass(eq=False)
+class Lane:
+    """One descent under way.
+
+    Args:
+        problem: its leaves are NumPy arrays, without a star axis.
+        theta: (p,) where it is, in the unit cube.
+        tolerance: as of :func:`starpayne.fitting.solver.advance`.
+        max_iterations: it is given up after.
+        model, derivative: (n,), (p, n) there; None until computed.
+        chi2, iterations: so far; ``renewed`` counts the exact derivatives.
+        arrived: whether there is no further to go.
+    """
+
+    problem: Problem
+    theta: np.ndarray
+    tolerance: float
+    max_iterations: int
+    model: np.ndarray | None = None
+    derivative: np.ndarray | None = None
+    damping: float = 1e-3
+    growth: float = 4.0
+    chi2: float = np.inf
+    iterations: int = 0
+    renewed: int = 0
+    arrived: bool = False
+    _stale: bool = True
+    _since: int = 0
+
+    def __post_init__(self) -> None:
+        self.theta = np.asarray(self.theta, np.float32)
+        self._stale = self.model is None
+
+    @property
+    def done(self) -> bool:
+        return self.arrived or self.iterations >= self.max_iterations
+
+    @property
+    def solution(self) -> Solution:
+        """Where it is now; the derivative is exact or one short step away from it."""
+        assert self.model is not None
+        assert self.derivative is not None
+        return Solution(self.theta, self.chi2, self.iterations, self.model, self.derivative)
+
+
 def lanes(bound: BoundEmulator, n_parameters: int, n_stars: int) -> int:
-    """Return how many stars one compiled call may take."""
+    """Return how many descents one compiled call takes, of so many that are waiting."""
     # As many tangents as parameters pass through the network beside its value, in about two copies.
     floats = 2 * bound.floats_per_spectrum * (n_parameters + 1)
-    return int(np.clip(MEMORY // (4 * floats), 1, max(1, min(MAX_LANES, n_stars))))
+    most = max(1, MEMORY // (4 * floats))
+    allowed = [size for size in SIZES if size <= most]
+    return max(size for size in allowed if size <= max(n_stars, 1))
 
 
 def in_batches(size: int, rows: np.ndarray, compute: Callable[[np.ndarray], None]) -> None:
@@ -70,53 +122,91 @@ def in_batches(size: int, rows: np.ndarray, compute: Callable[[np.ndarray], None
         compute(np.concatenate([batch, np.repeat(batch[-1:], size - len(batch))]))
 
 
+def stacked(problems: Sequence[Problem], own: frozenset[str]) -> Problem:
+    """Return one problem whose fields named in ``own`` have a star axis in front; the others are those of the first."""
+    first = problems[0]
+    values: dict[str, Any] = {}
+    for field in fields(Problem):
+        parts = [getattr(problem, field.name) for problem in problems]
+        values[field.name] = jax.tree.map(lambda *x: np.stack(x), *parts) if field.name in own else parts[0]
+    return eqx.tree_at(
+        lambda p: [getattr(p, name) for name in values], first, list(values.values()), is_leaf=lambda x: x is None
+    )
+
+
+def _axes(problem: Problem, own: frozenset[str]) -> Problem:
+    """Return, in the place of each array, 0 where it has a star axis in front and None where all stars share it."""
+
+    def axis(path: Any, _: Any) -> int | None:
+        return 0 if path[0].name in own else None
+
+    return jax.tree_util.tree_map_with_path(axis, problem)
+
+
+EACH = frozenset(field.name for field in fields(Problem)) - {"broadening"}
+"""Fields of a problem that stars of a survey have each for themselves."""
+
+
 @eqx.filter_jit
 def derivatives(
-    bound: BoundEmulator, parameters: Parameters, problem: Problem, theta: Float[Array, "stars p"]
+    bound: BoundEmulator,
+    parameters: Parameters,
+    problem: Problem,
+    theta: Float[AnyArray, "stars p"],
+    own: frozenset[str],
 ) -> tuple[Float[Array, "stars n"], Float[Array, "stars p n"]]:
-    """Return models on the pixels, and their derivatives in the unit cube."""
+    """Return models on the pixels, and their derivatives in the unit cube; fields of ``own`` have a star axis."""
     one_by_one = 4 * bound.floats_per_spectrum * (len(parameters) + 1) > CACHED
-    return jax.vmap(lambda t: model_and_jacobian(bound, parameters, problem, t, one_by_one))(theta)
 
+    def one(problem: Problem, theta: Array) -> tuple[Array, Array]:
+        return model_and_jacobian(bound, parameters, problem, theta, one_by_one)
 
-@eqx.filter_jit
-def _begin(problem: Problem, flux: Array, theta: Array, model: Array, derivative: Array) -> State:
-    def one(flux: Array, theta: Array, model: Array, derivative: Array) -> State:
-        star = eqx.tree_at(lambda p: p.flux, problem, flux)
-        return initial_state(theta, Trial(*project(star, model, derivative), model, derivative))
-
-    return jax.vmap(one)(flux, theta, model, derivative)
+    return jax.vmap(one, in_axes=(_axes(problem, own), 0))(problem, theta)
 
 
 @eqx.filter_jit
 def _pursue(
-    bound: BoundEmulator, parameters: Parameters, problem: Problem, flux: Float[Array, "stars n"], states: State
-) -> State:
-    """Go on from exact derivatives until a descent ends or needs a new one."""
-    rows = used_rows(problem)
+    bound: BoundEmulator,
+    parameters: Parameters,
+    problem: Problem,
+    own: frozenset[str],
+    theta: Float[AnyArray, "stars p"],
+    model: Float[AnyArray, "stars n"],
+    derivative: Float[AnyArray, "stars p n"],
+    damping: Float[AnyArray, " stars"],
+    growth: Float[AnyArray, " stars"],
+    tolerance: Float[AnyArray, " stars"],
+    since: Int[AnyArray, " stars"],
+) -> tuple[State, Int[AnyArray, " stars"], Bool[AnyArray, " stars"]]:
+    """Take a few steps, until a descent ends or needs a new derivative.
 
-    def model_at(theta: Array) -> Array:
-        labels = parameters.labels.from_cube(theta)
-        return 1 + problem.pixels(problem.broadening(bound(labels) - 1, *problem.low))
+    Returns:
+        where they are, how many steps each has taken since its derivative was exact, and whether it needs a new one.
+    """
 
-    def one(flux: Array, state: State) -> State:
-        star = eqx.tree_at(lambda p: p.flux, problem, flux)
+    def one(
+        star: Problem, theta: Array, model: Array, derivative: Array, damping: Array, growth: Array, tolerance: Array,
+        since: Array,
+    ) -> tuple[State, Array, Array]:  # fmt: skip
+        rows = used_rows(star)
+        state = initial_state(theta, trial(parameters, star, theta, model, derivative))
+        state = state._replace(damping=damping, growth=growth)
 
         def secant(state: State) -> Callable[[Array, Array], Trial]:
             def evaluate(theta: Array, step: Array) -> Trial:
-                model = model_at(theta)
+                model = normalised_model(bound, parameters, star, theta)
                 length2 = jnp.sum(step**2)
                 missed = model - state.model - step @ state.derivative
                 learned = jnp.outer(step, missed) / jnp.maximum(length2, SMALL_STEP**2)
                 derivative = state.derivative + jnp.where(length2 > SMALL_STEP**2, learned, 0.0)
-                return Trial(*project(star, model, derivative), model, derivative)
+                return trial(parameters, star, theta, model, derivative)
 
             return evaluate
 
         def iterate(loop: tuple[State, Int[Array, ""], Bool[Array, ""]]) -> tuple[State, Array, Array]:
             before, steps, _ = loop
-            after, ratio = advance(before, rows, secant(before), TOLERANCE)
-            exact = steps == 0
+            after, ratio = advance(before, rows, secant(before), tolerance)
+            exact = since + steps == 0
             lost = ~exact & ((ratio < TRUSTED) | after.done)
             # A step that a secant derivative got wrong says nothing about the damping.
             wrong = ~exact & ~(ratio > 0)
@@ -125,75 +215,89 @@ def _pursue(
                 for old, new in ((before.damping, after.damping), (before.growth, after.growth))
             )
             after = after._replace(damping=damping, growth=growth, done=after.done & exact)
-            return after, steps + 1, lost | after.done
+            steps = steps + 1
+            return after, steps, lost | after.done | (since + steps >= SECANT_STEPS)
 
         def proceed(loop: tuple[State, Int[Array, ""], Bool[Array, ""]]) -> Bool[Array, ""]:
-            return ~loop[2] & (loop[1] < SECANT_STEPS)
+            return ~loop[2] & (loop[1] < BURST)
 
-        return jax.lax.while_loop(proceed, iterate, (state, jnp.asarray(0), state.done))[0]
+        state, steps, stop = jax.lax.while_loop(proceed, iterate, (state, jnp.asarray(0), state.done))
+        return state, since + steps, stop
 
-    return jax.vmap(one)(flux, states)
+    axes = (_axes(problem, own), 0, 0, 0, 0, 0, 0, 0)
+    return jax.vmap(one, in_axes=axes)(problem, theta, model, derivative, damping, growth, tolerance, since)
+
+
+def proceed(
+    bound: BoundEmulator, parameters: Parameters, waiting: Sequence[Lane], own: frozenset[str] = EACH
+) -> Sequence[Lane]:
+    """Take as many lanes as one call holds and renew their derivatives, or go a few steps; return those taken.
+
+    Args:
+        bound: the emulator on the model grid.
+        parameters: which are free.
+        waiting: lanes that are not done, whose problems have arrays of the same shapes.
+        own: fields of the problems that differ from lane to lane.
+    """
+    # Of the two kinds of work, the one that more lanes wait for.
+    stale = [lane for lane in waiting if lane._stale]
+    fresh = [lane for lane in waiting if not lane._stale]
+    waiting = max(stale, fresh, key=len)
+    size = lanes(bound, len(parameters), len(waiting))
+    taken = list(waiting[:size])
+    filled = [*taken, *[taken[-1]] * (size - len(taken))]
+    problem = stacked([lane.problem for lane in filled], own)
+    theta = np.stack([lane.theta for lane in filled])
+    if not len(parameters):
+        for lane, model, derivative in zip(taken, *derivatives(bound, parameters, problem, theta, own), strict=False):
+            lane.model, lane.derivative, lane.arrived = np.asarray(model), np.asarray(derivative), True
+            residual = trial(parameters, lane.problem, lane.theta, lane.model, lane.derivative).residual
+            lane.chi2 = float(np.sum(np.asarray(residual, np.float64) ** 2))
+        return taken
+    if taken[0]._stale:
+        model, derivative = (np.asarray(x) for x in derivatives(bound, parameters, problem, theta, own))
+        for i, lane in enumerate(taken):
+            lane.model, lane.derivative, lane._stale, lane._since = model[i], derivative[i], False, 0
+            lane.renewed += 1
+        return taken
+    state, since, stop = _pursue(
+        bound, parameters, problem, own, theta,
+        *(np.stack([getattr(lane.solution, n) for lane in filled]) for n in ("model", "jacobian")),
+        *(np.array([getattr(lane, n) for lane in filled], np.float32) for n in ("damping", "growth", "tolerance")),
+        since=np.array([lane._since for lane in filled], np.int32),
+    )  # fmt: skip
+    chi2 = np.sum(np.asarray(state.residual, np.float64) ** 2, axis=1)
+    where, model, derivative = (np.asarray(x) for x in (state.theta, state.model, state.derivative))
+    damping, growth, iteration, done, steps, stale = (
+        np.asarray(x).tolist() for x in (state.damping, state.growth, state.iteration, state.done, since, stop)
+    )
+    for i, lane in enumerate(taken):
+        lane.theta, lane.model, lane.derivative = where[i], model[i], derivative[i]
+        lane.damping, lane.growth, lane.chi2 = damping[i], growth[i], float(chi2[i])
+        lane.iterations += iteration[i]
+        lane.arrived, lane._stale, lane._since = done[i], stale[i], steps[i]
+    return taken
 
 
 def solve_together(
     bound: BoundEmulator,
     parameters: Parameters,
-    problem: Problem,
-    flux: np.ndarray,
-    starts: np.ndarray,
-    max_iterations: int,
-    known: tuple[np.ndarray, np.ndarray] | None = None,
+    waiting: Sequence[Lane],
+    own: frozenset[str] = EACH,
     progress: Progress | None = None,
-) -> tuple[Solution, np.ndarray]:
-    """Minimise the χ² of many stars that share pixels and weights.
+) -> None:
+    """Follow lanes to their ends.
 
     Args:
-        bound: the emulator on the model grid.
-        parameters: labels alone; velocity and widths are fixed.
-        problem: what the stars share; its flux is not used.
-        flux: (stars, n) of order one.
-        starts: (stars, p) in the unit cube.
-        max_iterations: of each star.
-        known: models (stars, n) and derivatives (stars, p, n) at the starts, where they have been computed already.
-        progress: called with the number of stars that have finished, and of all.
-
-    Returns:
-        the solutions, leaves stacked, on the host (derivatives are exact or one short step away from it), and the
-        number of exact derivatives (stars,).
+        bound, parameters, waiting, own: as of :func:`proceed`.
+        progress: called with the number of lanes that have finished, and of all.
     """
-    flux, theta = np.asarray(flux, np.float32), np.array(starts, np.float32)
-    n_stars, p, n = len(flux), theta.shape[1], flux.shape[1]
-    size = lanes(bound, p, n_stars)
-    model, derivative = np.empty((n_stars, n), np.float32), np.empty((n_stars, p, n), np.float32)
-    if known is not None:
-        model[:], derivative[:] = known
-    damping, growth = np.full(n_stars, 1e-3, np.float32), np.full(n_stars, 4.0, np.float32)
-    iterations, renewed = np.zeros(n_stars, np.int32), np.zeros(n_stars, np.int32)
-    chi2, done = np.full(n_stars, np.inf, np.float32), np.zeros(n_stars, bool)
-
-    def renew(rows: np.ndarray) -> None:
-        model[rows], derivative[rows] = derivatives(bound, parameters, problem, jnp.asarray(theta[rows]))
-
-    def pursue(rows: np.ndarray) -> None:
-        state = _begin(problem, *(jnp.asarray(a[rows]) for a in (flux, theta, model, derivative)))
-        state = state._replace(damping=jnp.asarray(damping[rows]), growth=jnp.asarray(growth[rows]))
-        state = _pursue(bound, parameters, problem, jnp.asarray(flux[rows]), state)
-        theta[rows], model[rows], derivative[rows] = state.theta, state.model, state.derivative
-        damping[rows], growth[rows] = state.damping, state.growth
-        chi2[rows] = np.sum(np.asarray(state.residual, np.float64) ** 2, axis=1)
-        taken = np.zeros(n_stars, np.int32)
-        taken[rows] = state.iteration
-        iterations[:] += taken
-        done[rows] = state.done
-
-    active = np.arange(n_stars)
-    while len(active):
-        if known is None:
-            in_batches(size, active, renew)
-            renewed[active] += 1
-        known = None
-        in_batches(size, active, pursue)
-        active = np.flatnonzero(~done & (iterations < max_iterations))
+    active = [lane for lane in waiting if not lane.done]
+    while active:
+        # In turns, so that the lanes of a batch are at about the same stage.
+        taken = set(map(id, proceed(bound, parameters, active, own)))
+        active = [lane for lane in active if id(lane) not in taken] + [
+            lane for lane in active if id(lane) in taken and not lane.done
+        ]
         if progress:
-            progress(n_stars - len(active), n_stars)
-    return Solution(theta, chi2, iterations, model, derivative), renewed  # pyright: ignore[reportArgumentType]
+            progress(len(waiting) - len(active), len(waiting))

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from starpayne.bundle import Model
 from starpayne.emulators import BoundEmulator
 from starpayne.errors import SpectrumError
-from starpayne.fitting.forward import bind, no_overlap
-from starpayne.fitting.instrument import LogGrid, Resolution, check_resolution
-from starpayne.fitting.options import FitOptions
+from starpayne.fitting.forward import no_overlap
+from starpayne.fitting.instrument import (
+    LogGrid,
+    PixelMatrix,
+    Profile,
+    Resolution,
+    ResolutionCurve,
+    check_resolution,
+    pixel_matrix,
+    uniform_width,
+    usable_pixels,
+)
+from starpayne.fitting.setup import Setup
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import convert_medium, doppler_factor
 
@@ -37,24 +46,49 @@ class Observation:
     error: np.ndarray
     used: np.ndarray
     scale: float
-    resolution: Resolution
+    resolution: Profile
     bound: BoundEmulator
     grid: LogGrid
     flags: tuple[str, ...]
+    model_resolution: float | None
+    _matrices: dict[float, PixelMatrix] = field(default_factory=dict, repr=False)
 
-    def resolution_of(self, pixels: np.ndarray) -> Resolution:
+    def resolution_of(self, pixels: np.ndarray) -> Profile:
         """Return the resolution of some of the pixels."""
         return self.resolution[pixels] if isinstance(self.resolution, np.ndarray) else self.resolution
 
+    @property
+    def uniform(self) -> float | None:
+        """σ in km/s of a line-spread function that is the same on all pixels; None for any other."""
+        return uniform_width(self.resolution, self.model_resolution)
 
-def observation(spectrum: ObservedSpectrum, model: Model, resolution: Resolution, options: FitOptions) -> Observation:
+    def matrix(self, velocity: float) -> PixelMatrix:
+        """Return the instrument at a coarse velocity (km/s), made once; rows that leave the model are zero."""
+        if velocity not in self._matrices:
+            self._matrices[velocity] = pixel_matrix(
+                self.grid, self.wavelength, self.resolution, velocity=velocity, model_resolution=self.model_resolution,
+                pixels_alone=self.uniform is not None,
+            )[0]  # fmt: skip
+        return self._matrices[velocity]
+
+    def reached(self, velocity: float, margin: float) -> np.ndarray:
+        """Return (n,) bool: which pixels the model reaches with so many km/s to spare on either side."""
+        return usable_pixels(
+            self.grid, self.wavelength, self.resolution, velocity=velocity, model_resolution=self.model_resolution,
+            margin=margin,
+        )  # fmt: skip
+
+
+def observation(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup) -> Observation:
     """Cut, convert and scale a spectrum.
 
     Raises:
         SpectrumError: no overlap with the model, a resolution it cannot give, or everything masked.
     """
-    emulator, domain = model.emulator, model.emulator.domain
+    options, emulator, domain = setup.options, setup.model.emulator, setup.model.emulator.domain
     check_resolution(resolution, domain.sampling, domain.resolution)
+    if isinstance(resolution, ResolutionCurve):
+        resolution = resolution(spectrum.wavelength)
     if isinstance(resolution, np.ndarray) and resolution.shape != spectrum.wavelength.shape:
         raise SpectrumError(
             f"resolution has shape {resolution.shape}, the spectrum {len(spectrum)} pixels: give one number, or one "
@@ -79,6 +113,7 @@ def observation(spectrum: ObservedSpectrum, model: Model, resolution: Resolution
     cut = spectrum.select(near) if spectrum.used[near].any() else None
     used = np.zeros(0, bool) if cut is None else cut.used.copy()
     if cut is not None:
+        used &= options.continuum.covered(cut.wavelength)
         for low, high in options.mask:
             used &= ~((cut.wavelength >= low) & (cut.wavelength <= high))
     if cut is None or not used.any():
@@ -97,10 +132,11 @@ def observation(spectrum: ObservedSpectrum, model: Model, resolution: Resolution
     error = np.full(len(flux), scatter(flux[used]) / 3) if cut.error is None else cut.error / scale
     error = np.where(used, error, np.median(error[used]))
     fastest = max(abs(slow), abs(fast)) + 50
-    bound, grid = bind(emulator, wavelength[near][0], wavelength[near][-1], fastest)
+    bound, grid = setup.bound(float(wavelength[near][0]), float(wavelength[near][-1]), fastest)
     return Observation(
         spectrum.name, medium, cut.wavelength, wavelength[near], flux, error, used, scale,
         resolution[near] if isinstance(resolution, np.ndarray) else resolution, bound, grid, tuple(flags),
+        domain.resolution,
     )  # fmt: skip
 
 

@@ -2,92 +2,111 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from starpayne.bundle import Model
-from starpayne.fitting.broadening import Broadening
-from starpayne.fitting.continuum import design_matrix
-from starpayne.fitting.forward import ForwardModel, kernel_reach, log_velocity
-from starpayne.fitting.instrument import LogGrid, PixelMatrix
+from starpayne.emulators import BoundEmulator
+from starpayne.fitting.forward import log_velocity
+from starpayne.fitting.instrument import AnyArray, PixelMatrix
 from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import Observation
-from starpayne.fitting.options import FitOptions
-from starpayne.fitting.plan import Plan, matrix_at
-from starpayne.fitting.solver import Parameters, Problem, Solution
-from starpayne.wavelengths import lagrange_weights
+from starpayne.fitting.plan import Plan, half_room
+from starpayne.fitting.setup import Setup
+from starpayne.fitting.solver import Parameters, Prior, Problem, Solution
 
 PAD_PIXELS, PAD_BAND = 256, 8
 """Sizes are rounded up to multiples of these, so that stars of one set-up share one compiled function."""
 
 
-def build(
-    star: Observation,
-    plan: Plan,
-    parameters: Parameters,
-    theta: np.ndarray,
-    model: Model,
-    options: FitOptions,
-    noise: Noise,
-) -> Problem:
-    """Return the arrays of one descent; the emulator's error is that of the star at ``theta``.
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One star as one plan sees it: a problem that lacks the noise alone.
 
     Args:
-        noise: added to the stated errors and the emulator's.
+        star, plan: what is fitted, and from where.
+        blank: the problem, on every pixel of the observation (those that are not used have no weight yet).
+        error: (n,) as stated; ``used`` (n,) bool, both padded.
     """
-    matrix, _ = matrix_at(plan, star, model)
-    used = plan.used
-    assert used is not None
-    rows = np.flatnonzero(used)
-    # By the pixels of the observation, not those used, which change with the velocity.
-    size = -(-len(star.wavelength) // PAD_PIXELS) * PAD_PIXELS
-    band = -(-matrix.weights.shape[1] // PAD_BAND) * PAD_BAND
-    first, weights = np.zeros(size, np.int32), np.zeros((size, band), np.float32)
-    # The band is widened on the right with zeros, and shifted left where that would leave the grid.
-    begin = np.asarray(matrix.first)[rows]
-    back = np.maximum(begin + band - star.grid.size, 0)
-    columns = np.arange(matrix.weights.shape[1]) + back[:, None]
-    weights[np.arange(len(rows))[:, None], columns] = np.asarray(matrix.weights)[rows]
-    first[: len(rows)] = begin - back
-    pixels = PixelMatrix(jnp.asarray(first), jnp.asarray(weights))
-    broadening = broadening_of(star, plan, options)
 
-    def padded(array: np.ndarray) -> np.ndarray:
-        out = np.zeros((size, *array.shape[1:]))
-        out[: len(rows)] = array[rows]
-        return out
+    star: Observation
+    plan: Plan
+    blank: Problem
+    error: np.ndarray
+    used: np.ndarray
 
-    whole_basis = design_matrix(star.own_wavelength, options.continuum_degree)
-    basis, flux, error = (padded(array) for array in (whole_basis, star.flux, star.error))
-    n_labels = len(parameters.labels)
-    labels = jnp.asarray(parameters.labels.from_cube(np.asarray(theta[:n_labels], np.float32)))
-    problem = Problem(
-        broadening=broadening, pixels=pixels, flux=jnp.asarray(flux, jnp.float32),
-        inverse_error=jnp.zeros(size), basis=jnp.asarray(basis, jnp.float32), modes=jnp.zeros((size, 0)),
-        low=jnp.asarray(plan.low, jnp.float32), high=jnp.asarray(plan.high, jnp.float32),
-    )  # fmt: skip
-    here = widths_at(plan, parameters, theta)
-    variance = error[: len(rows)] ** 2
-    modes = np.zeros((size, 0))
-    if model.residuals is not None and options.emulator_error:
-        curves = np.concatenate([model.residuals.modes, model.residuals.noise[None]])
-        on_grid = jnp.asarray(onto_grid(model.residuals.wavelength, curves, star.grid), jnp.float32)
-        seen = np.asarray(_observe(broadening, pixels, on_grid[:-1], jnp.asarray(here, jnp.float32)), np.float64)
-        # What the modes leave is taken to be alike over one line-spread function: no averaging of it is claimed.
-        left = np.asarray(pixels(on_grid[-1]), np.float64)
-        depth = _observe(broadening, pixels, star.bound(labels)[None] - 1, jnp.asarray(here, jnp.float32))[0]
-        continuum = continuum_at(1 + np.asarray(depth, np.float64), basis, flux, np.where(error > 0, error, np.inf))
-        modes = (seen * continuum).T
-        variance = variance + (left * continuum)[: len(rows)] ** 2
-    inverse = np.zeros(size)
-    inverse[: len(rows)] = noise.variance(variance) ** -0.5
-    return eqx.tree_at(
-        lambda p: (p.inverse_error, p.modes), problem,
-        (jnp.asarray(inverse, jnp.float32), jnp.asarray(modes, jnp.float32)),
-    )  # fmt: skip
+    @classmethod
+    def of(cls, star: Observation, plan: Plan, setup: Setup) -> Scene:
+        """Prepare the arrays."""
+        options, n = setup.options, len(star.wavelength)
+        assert plan.used is not None
+        size = -(-n // PAD_PIXELS) * PAD_PIXELS
+
+        def padded(array: np.ndarray, fill: float = 0.0) -> np.ndarray:
+            out = np.full((size, *array.shape[1:]), fill)
+            out[:n] = array
+            return out
+
+        basis = options.continuum.basis(star.own_wavelength, plan.used)
+        problem = Problem(
+            broadening=setup.broadening(star.grid, half_room(star), star.uniform or 0.0),
+            pixels=widened(star.matrix(plan.rv), size, star),
+            flux=padded(star.flux).astype(np.float32),
+            inverse_error=np.zeros(size, np.float32),
+            basis=padded(basis).astype(np.float32),
+            whitener=np.zeros((size, 0), np.float32),
+            low=plan.low.astype(np.float32),
+            high=plan.high.astype(np.float32),
+            prior=_prior(plan, setup),
+        )
+        used = np.zeros(size, bool)
+        used[:n] = plan.used
+        return cls(star, plan, problem, padded(star.error, 1.0), used)
+
+    def seen_from(self, theta: np.ndarray, setup: Setup) -> Sight:
+        """Return the emulator's error as the pixels see it, for the star at ``theta``."""
+        curves = setup.error_curves(self.star.grid)
+        if curves is None:
+            size = len(self.used)
+            return Sight(np.zeros((0, size)), np.zeros(size))
+        n_labels = len(setup.parameters.labels)
+        labels = setup.parameters.labels.from_cube(np.asarray(theta[:n_labels], np.float32))
+        widths = widths_at(self.plan, setup.parameters, theta).astype(np.float32)
+        seen = _observe(self.star.bound, self.blank, labels, widths, curves)
+        model, modes, left = (np.asarray(x, np.float64) for x in seen)
+        data, error = np.where(self.used, self.blank.flux, 0.0), np.where(self.used, self.error, np.inf)
+        basis = np.asarray(self.blank.basis, np.float64)
+        design = basis * (model / error)[:, None]
+        # Normal equations: the continuum is wanted to a per cent, of a basis that is nearly orthogonal.
+        normal = design.T @ design
+        normal += 1e-10 * np.trace(normal) * np.eye(len(normal))
+        continuum = basis @ np.linalg.solve(normal, design.T @ (data / error))
+        return Sight(modes * continuum, left * continuum)
+
+    def problem(self, sight: Sight, noise: Noise) -> Problem:
+        """Return the problem with the emulator's error, and with noise added to it and the stated errors."""
+        used = self.used
+        variance = self.error[used] ** 2 + sight.left[used] ** 2
+        inverse = np.zeros(len(used))
+        inverse[used] = noise.variance(variance) ** -0.5
+        return eqx.tree_at(
+            lambda p: (p.inverse_error, p.whitener), self.blank,
+            (inverse.astype(np.float32), whitener_of(sight.modes * inverse).T.astype(np.float32)),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """The emulator's error on the pixels, times the continuum: modes (k, n), and what they leave (n,).
+
+    What they leave is taken to be alike over one line-spread function: no averaging of it is claimed.
+    """
+
+    modes: np.ndarray
+    left: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +117,16 @@ class Descent:
         iterations: of the solver, over all descents of the star so far.
     """
 
-    plan: Plan
+    scene: Scene
+    sight: Sight
     problem: Problem
     solution: Solution
     noise: Noise
     iterations: int
+
+    @property
+    def plan(self) -> Plan:
+        return self.scene.plan
 
     @property
     def chi2(self) -> float:
@@ -115,24 +139,52 @@ class Descent:
         """(p,) float64 position in the unit cube."""
         return np.asarray(self.solution.theta, np.float64)
 
+    def after(self, iterations: int) -> Descent:
+        """Return it with so many iterations counted."""
+        return replace(self, iterations=iterations)
+
     def widths(self, parameters: Parameters) -> np.ndarray:
         """Return (3,) shift, vsini², sigma² where it ended."""
         return widths_at(self.plan, parameters, self.theta)
 
 
 @eqx.filter_jit
-def _observe(broadening: Broadening, pixels: PixelMatrix, depth: jnp.ndarray, widths: jnp.ndarray) -> jnp.ndarray:
-    return pixels(broadening(depth, widths[0], widths[1], widths[2]))
+def _observe(
+    bound: BoundEmulator,
+    problem: Problem,
+    labels: Float[AnyArray, " n_labels"],
+    widths: Float[AnyArray, " three"],
+    curves: Float[AnyArray, "k grid"],
+) -> tuple[Float[Array, " n"], Float[Array, "modes n"], Float[Array, " n"]]:
+    """Return the normalised model, and the emulator's error modes and what they leave, on the pixels."""
+    depths = jnp.concatenate([bound(labels)[None] - 1, curves[:-1]])
+    seen = problem.pixels(problem.broadening(depths, widths[0], widths[1], widths[2]))
+    return 1 + seen[0], seen[1:], problem.pixels(curves[-1])
 
 
-def broadening_of(star: Observation, plan: Plan, options: FitOptions) -> Broadening:
-    """Return the transfer function with room for the widest kernel that the options allow.
+def widened(matrix: PixelMatrix, size: int, star: Observation) -> PixelMatrix:
+    """Return a matrix with rows of zeros up to ``size``, and a band of a rounded width."""
+    n, width = matrix.weights.shape
+    band = -(-width // PAD_BAND) * PAD_BAND
+    first, weights = np.zeros(size, np.int32), np.zeros((size, band), np.float32)
+    # The band is widened on the right with zeros, and shifted left where that would leave the grid.
+    begin = np.asarray(matrix.first)
+    back = np.maximum(begin + band - star.grid.size, 0)
+    columns = np.arange(width) + back[:, None]
+    weights[np.arange(n)[:, None], columns] = np.asarray(matrix.weights)
+    first[:n] = begin - back
+    return PixelMatrix(first, weights)
 
-    The room does not follow the plan, so that the arrays of all stars have one length and share one compiled function.
-    """
-    vsini = options.vsini_max if options.vsini is None else options.vsini
-    sigma = options.broadening_max if options.broadening is None else options.broadening
-    return Broadening.on(star.grid, kernel_reach(plan.half_range, vsini, sigma), options.limb_darkening)
+
+def whitener_of(modes: np.ndarray) -> np.ndarray:
+    """Return (k, n) Bᵀ such that x − B Bᵀ x is (I + MᵀM)^(−1/2) x for modes M (k, n)."""
+    if not len(modes):
+        return modes
+    square, directions = np.linalg.eigh(modes @ modes.T)
+    square = np.maximum(square, 1e-12)
+    # Along a direction with eigenvalue 1 + s² of the covariance, 1 − b² s² = (1 + s²)^(−1/2).
+    length = np.sqrt((1 - 1 / np.sqrt(1 + square)) / square)
+    return length[:, None] * (directions.T @ modes)
 
 
 def widths_at(plan: Plan, parameters: Parameters, theta: np.ndarray) -> np.ndarray:
@@ -145,22 +197,16 @@ def widths_at(plan: Plan, parameters: Parameters, theta: np.ndarray) -> np.ndarr
     return values
 
 
-def continuum_at(model: np.ndarray, basis: np.ndarray, flux: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Return (n,) the continuum that fits best through a model."""
-    design = basis * (model / error)[:, None]
-    return basis @ np.linalg.lstsq(design, flux / error, rcond=None)[0]
-
-
-def onto_grid(wavelength: np.ndarray, curves: np.ndarray, grid: LogGrid) -> np.ndarray:
-    """Interpolate curves (k, m) given at wavelengths (m,) to the model grid (k, grid.size); constant beyond the
-    ends."""
-    target = np.clip(grid.wavelength, wavelength[0], wavelength[-1])
-    indices, weights = lagrange_weights(np.asarray(wavelength, np.float64), target)
-    return np.sum(np.asarray(curves, np.float64)[:, indices] * weights, axis=-1)
-
-
-def forward_of(star: Observation, plan: Plan, model: Model, options: FitOptions) -> ForwardModel:
-    """Return the forward model of a plan on every pixel of the observation (masked ones too)."""
-    matrix, _ = matrix_at(plan, star, model)
-    broadening = broadening_of(star, plan, options)
-    return ForwardModel(star.bound, broadening, matrix, jnp.asarray(log_velocity(plan.rv), jnp.float32))
+def _prior(plan: Plan, setup: Setup) -> Prior | None:
+    """Return the priors of the options, the velocity's as a shift from the plan's; None where there are none."""
+    given = setup.options.prior
+    if not given:
+        return None
+    names = (*setup.model.emulator.space.names, "rv", "vsini", "broadening")
+    mean, inverse = np.zeros(len(names), np.float32), np.zeros(len(names), np.float32)
+    for name, (value, sigma) in given.items():
+        i = names.index(name)
+        # Velocities add as c·ln(λ_observed/λ_rest).
+        mean[i] = log_velocity(value) - log_velocity(plan.rv) if name == "rv" else value
+        inverse[i] = 1 / sigma
+    return Prior(mean, inverse)

@@ -20,6 +20,9 @@ class FitResult:
     Args:
         name: of the spectrum.
         labels, errors: name → value, physical units. A fixed label has error 0.
+        zero_points: label → what was taken off its value (see LineMask); empty without a mask that has them.
+        raw_errors: name → 1 σ as the stated errors and the emulator's alone imply, without jitter; labels, ``rv``,
+            ``vsini`` and ``broadening``.
         fixed: names of the labels that were not fitted.
         rv, rv_error: radial velocity, km/s, in the frame of the spectrum's wavelengths.
         vsini, vsini_error: km/s. At 0 the error is one-sided: the 1 σ upper limit.
@@ -46,6 +49,8 @@ class FitResult:
     name: str
     labels: Mapping[str, float]
     errors: Mapping[str, float]
+    zero_points: Mapping[str, float]
+    raw_errors: Mapping[str, float]
     fixed: tuple[str, ...]
     rv: float
     rv_error: float
@@ -93,7 +98,11 @@ class FitResult:
         return {
             "file": self.name,
             "labels": {
-                name: {"value": _number(value), "error": _number(self.errors[name])}
+                name: {
+                    "value": _number(value),
+                    "error": _number(self.errors[name]),
+                    "raw_error": _number(self.raw_errors[name]),
+                }
                 for name, value in self.labels.items()
             },
             "rv": _number(self.rv),
@@ -104,6 +113,8 @@ class FitResult:
             "vsini_error": _number(self.vsini_error),
             "broadening": _number(self.broadening),
             "broadening_error": _number(self.broadening_error),
+            **{f"{name}_raw_error": _number(self.raw_errors[name]) for name in ("rv", "vsini", "broadening")},
+            "zero_points": dict(self.zero_points),
             "reduced_chi2": _number(self.reduced_chi2),
             "jitter": _number(self.jitter),
             "n_pixels": self.n_pixels,

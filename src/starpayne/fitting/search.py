@@ -1,26 +1,45 @@
-"""Starting values without a guess: templates of the whole label space against the data at every velocity.
+"""Starting values without a guess: templates of the whole label space against the data, in two stages.
 
-For each template, rotation and velocity the continuum is solved exactly. All velocities at once, because the normal
-equations of the continuum are cross-correlations in ln λ, which the FFT gives together.
+First the velocity: a few templates that differ most, at every velocity. For each template, rotation and velocity the
+continuum is solved exactly; all velocities at once, because the normal equations of the continuum are
+cross-correlations in ln λ, which the FFT gives together. Then labels and rotation: all templates at that velocity and
+its neighbours, where the same equations are products of matrices. What depends on the templates alone is kept from one
+star to the next.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
-from numpy.fft import irfft, rfft
+from scipy.fft import irfft, rfft
 
 from starpayne.emulators import Emulator
 from starpayne.fitting.broadening import rotation_transfer
 from starpayne.fitting.continuum import chebyshev
 from starpayne.fitting.freedom import FreeLabels
-from starpayne.fitting.instrument import FWHM, LogGrid, Resolution, TabulatedProfile, fast_length
+from starpayne.fitting.instrument import FWHM, LogGrid, Resolution, fast_length, typical_fwhm
 from starpayne.wavelengths import SPEED_OF_LIGHT
+
+T = TypeVar("T")
 
 ROTATIONS = (3.0, 12.0, 30.0, 60.0, 120.0)
 """v sin i of the templates in km/s."""
+
+VELOCITY_TEMPLATES = 16
+"""Templates that are tried at every velocity."""
+
+VELOCITY_DEGREE = 2
+"""Degree of the continuum there, at most: a bend is enough to tell lines from it."""
+
+SUMMITS = 3
+"""Velocities that are looked at again, the best of the first stage."""
+
+BINS = 256
+"""Lengths are rounded up to multiples of this, so that what is kept for one star serves the next."""
 
 ERROR_FLOOR = 0.01
 """No pixel counts as better than this fraction of the flux: templates are never closer to the star than that."""
@@ -58,121 +77,256 @@ class Templates:
         flux = emulator.predict(free.from_cube(cube), wavelength, extrapolate=True).flux
         return cls(grid, cube, flux - 1)
 
+    def most_different(self, n: int) -> np.ndarray:
+        """Return the places of n templates, each as far as can be from those before it; the first is the most
+        typical."""
+        depth = self.depth[:, :: max(1, self.grid.size // 500)]
+        distance = np.mean(np.abs(depth[:, None] - depth[None]), axis=2)
+        chosen = [int(np.argmin(distance.sum(axis=1)))]
+        while len(chosen) < min(n, len(depth)):
+            chosen.append(int(np.argmax(distance[chosen].min(axis=0))))
+        return np.array(chosen)
 
-def coarse_search(
-    templates: Templates,
-    wavelength: np.ndarray,
-    flux: np.ndarray,
-    inverse_variance: np.ndarray,
-    resolution: Resolution,
-    *,
-    model_resolution: float | None,
-    rv_range: tuple[float, float],
-    vsini: float | None,
-    vsini_max: float,
-    degree: int,
-    limb_darkening: float,
-) -> list[Start]:
-    """Return a start for each template at its best velocity and rotation, the best first.
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of the search for one star.
 
     Args:
-        templates: what to search with.
         wavelength: (n,) observed, Å, in the model's medium.
         flux: (n,) of order one.
         inverse_variance: (n,), 0 where masked.
         resolution: of the observation; ``model_resolution`` is that of the model.
         rv_range: km/s.
-        vsini: None to search, or the fixed value; ``vsini_max`` bounds the search.
+        vsini: the lowest and the highest that may be, km/s.
         degree: of the continuum.
         limb_darkening: of the rotation profile.
     """
-    grid = templates.grid
-    fwhm = _typical_fwhm(resolution)
-    span = np.log(wavelength[-1] / wavelength[0]) * SPEED_OF_LIGHT
-    coarse = max(3.0, fwhm / 3, span / 8192)
-    stride = max(1, round(coarse / grid.velocity_step))
-    step = stride * grid.step
 
-    # The data in bins of the coarse grid, whose origin is the model's: lag j is then j steps of velocity.
-    bins = np.rint((np.log(wavelength) - grid.start) / step).astype(np.int64)
-    origin, n_bins = int(bins.min()), int(bins.max() - bins.min() + 1)
-    weight = 1.0 / (1.0 / np.maximum(inverse_variance, 1e-30) + ERROR_FLOOR**2) * (inverse_variance > 0)
-    w = np.bincount(bins - origin, weight, n_bins)
-    wy = np.bincount(bins - origin, weight * flux, n_bins)
-    wyy = np.bincount(bins - origin, weight * flux**2, n_bins)
-    basis = chebyshev(np.linspace(-1, 1, n_bins), min(degree, max(0, n_bins // 4)))
-    p = basis.shape[1]
+    wavelength: np.ndarray
+    flux: np.ndarray
+    inverse_variance: np.ndarray
+    resolution: Resolution
+    model_resolution: float | None
+    rv_range: tuple[float, float]
+    vsini: tuple[float, float]
+    degree: int
+    limb_darkening: float
 
-    size = len(range(0, grid.size, stride))
-    first_lag, last_lag = (round(v / SPEED_OF_LIGHT / step) for v in rv_range)
-    lags = np.arange(first_lag, last_lag + 1)
-    total = fast_length(n_bins + size + 2)
+    @property
+    def rotations(self) -> tuple[float, ...]:
+        """v sin i to try, km/s."""
+        low, high = self.vsini
+        inside = tuple(r for r in ROTATIONS if low <= r <= high)
+        return inside or (0.5 * (low + high),)
 
-    def transform(values: np.ndarray) -> np.ndarray:
-        return rfft(values, total, axis=-1)
 
-    pairs = [(i, j) for i in range(p) for j in range(i, p)]
-    data_squares = transform(np.stack([w * basis[:, i] * basis[:, j] for i, j in pairs]))
-    data_cross = transform(np.stack([wy * basis[:, k] for k in range(p)]))
-    data_sums = transform(np.stack([w, wyy]))
-    # Bin i of the data lies over point i + origin − lag of the model.
-    at = (origin - lags) % total
+@dataclass(frozen=True)
+class Binned:
+    """A star in bins of equal steps in ln λ, whose first lies over point ``origin`` of the templates at velocity 0.
 
-    def correlate(data: np.ndarray, model: np.ndarray) -> np.ndarray:
-        return irfft(np.conj(data) * model, total, axis=-1)[..., at]
+    Args:
+        step: in ln λ; ``stride`` of the templates' grid.
+        weight, flux: (bins,) sum of the weights, weighted mean of the flux.
+        square: the weighted sum of squares of the flux in each bin.
+    """
 
-    inside = np.zeros(size)
+    origin: int
+    step: float
+    stride: int
+    weight: np.ndarray
+    flux: np.ndarray
+    square: np.ndarray
+
+    @classmethod
+    def of(cls, query: Query, grid: LogGrid) -> Binned:
+        """Sum the pixels; bins without any have no weight."""
+        span = np.log(query.wavelength[-1] / query.wavelength[0]) * SPEED_OF_LIGHT
+        coarse = max(3.0, typical_fwhm(query.resolution) / 3, span / 8192)
+        stride = max(1, round(coarse / grid.velocity_step))
+        step = stride * grid.step
+        bins = np.rint((np.log(query.wavelength) - grid.start) / step).astype(np.int64)
+        origin = int(bins.min())
+        size = -(-int(bins.max() - origin + 1) // BINS) * BINS
+        inverse = query.inverse_variance
+        weight = 1.0 / (1.0 / np.maximum(inverse, 1e-30) + ERROR_FLOOR**2) * (inverse > 0)
+        w = np.bincount(bins - origin, weight, size)
+        wy = np.bincount(bins - origin, weight * query.flux, size)
+        wyy = np.bincount(bins - origin, weight * query.flux**2, size)
+        return cls(origin, step, stride, w, wy / np.maximum(w, 1e-30), wyy)
+
+
+@dataclass(eq=False)
+class Searcher:
+    """Templates, and what follows from them for one kind of observation."""
+
+    templates: Templates
+    _kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def __call__(self, query: Query) -> list[Start]:
+        """Return a start for each template at its best velocity and rotation, the best first."""
+        grid = self.templates.grid
+        data = Binned.of(query, grid)
+        size = len(range(0, grid.size, data.stride))
+        first, last = (round(v / SPEED_OF_LIGHT / data.step) for v in query.rv_range)
+        lags = np.arange(first, last + 1)
+        summits = lags if len(lags) <= SUMMITS else self._velocities(query, data, lags, size)
+        starts = self._at(query, data, summits, size, (first, last))
+        return sorted(starts, key=lambda s: s.misfit)
+
+    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def _models(self, query: Query, data: Binned) -> np.ndarray:
+        """Return (rotations, templates, size) float32 fluxes as the instrument sees them, at the step of the bins."""
+        fwhm = typical_fwhm(query.resolution)
+        key = ("models", round(fwhm, 2), data.stride, query.rotations, query.limb_darkening, query.model_resolution)
+
+        def make() -> np.ndarray:
+            seen = [
+                1 + smoothed(self.templates, r, fwhm, query.model_resolution, data.step, query.limb_darkening)
+                for r in query.rotations
+            ]
+            return np.stack(seen)[:, :, :: data.stride].astype(np.float32)
+
+        return self._once(key, make)
+
+    def _velocities(self, query: Query, data: Binned, lags: np.ndarray, size: int) -> np.ndarray:
+        """Return the lags at which any of a few templates fits best."""
+        total = fast_length(-(-(len(data.weight) + size + 2) // BINS) * BINS)
+        models = self._models(query, data)
+
+        def transforms() -> tuple[np.ndarray, np.ndarray]:
+            few = self._once("few", lambda: self.templates.most_different(VELOCITY_TEMPLATES))
+            few = models[:, few].reshape(-1, size) * _inside(size)
+            return rfft(few, total, axis=-1), rfft(few**2, total, axis=-1)  # pyright: ignore[reportReturnType]
+
+        key = ("transforms", total, round(typical_fwhm(query.resolution), 2), data.stride, query.rotations)
+        model, model_square = self._once(key, transforms)
+        basis = chebyshev(np.linspace(-1, 1, len(data.weight)), min(VELOCITY_DEGREE, query.degree))
+        # Bin i of the data lies over point i + origin − lag of the model.
+        at = (data.origin - lags) % total
+
+        def correlate(values: np.ndarray, transformed: np.ndarray) -> np.ndarray:
+            """Return (len(values), models, lags)."""
+            ours = np.conj(np.asarray(rfft(values.astype(np.float32), total, axis=-1)))
+            products = ours[:, None] * transformed[None]
+            return np.asarray(irfft(products, total, axis=-1, overwrite_x=True))[..., at]
+
+        flat = np.asarray(rfft(_inside(size).astype(np.float32), total))[None]
+        weight_sum, square_sum = correlate(np.stack([data.weight, data.square]), flat)[:, 0]
+        enough = weight_sum > 0.6 * weight_sum.max()
+        squares = correlate(
+            np.stack([data.weight * basis[:, i] * basis[:, j] for i, j in _pairs(basis.shape[1])]), model_square
+        )
+        cross = correlate((data.weight * data.flux)[None] * basis.T, model)
+        # In double precision from here on: what remains is a small difference.
+        misfit = _misfit(squares.astype(np.float64), cross.astype(np.float64), square_sum.astype(np.float64))
+        misfit /= np.maximum(weight_sum, 1e-30)
+        lowest = np.where(enough & np.isfinite(misfit).all(axis=0), misfit.min(axis=0), np.inf)
+        if not np.isfinite(lowest).any():  # an emulator that gives no numbers: the solver will say so
+            return lags[len(lags) // 2 :][:1]
+        return lags[_lowest(lowest, SUMMITS, apart=max(2, round(30 / (SPEED_OF_LIGHT * data.step))))]
+
+    def _at(self, query: Query, data: Binned, summits: np.ndarray, size: int, ends: tuple[int, int]) -> list[Start]:
+        """Return a start for each template: the best of its rotations at these lags."""
+        models = self._models(query, data)
+        n_rotations, n = models.shape[:2]
+        flat = models.reshape(-1, size)
+        squares = self._once(("squares", id(models)), lambda: flat**2)
+        n_bins = len(data.weight)
+        basis = chebyshev(np.linspace(-1, 1, n_bins), min(query.degree, max(0, n_bins // 4)))
+        p = basis.shape[1]
+
+        def misfit_at(lag: int) -> np.ndarray:
+            """Return (models,) at one lag."""
+            begin = data.origin - lag
+            # Points 1 … size − 2 of the model: the outermost are left out.
+            low, high = max(1, begin), min(size - 1, begin + n_bins)
+            part, over = slice(low, high), slice(low - begin, high - begin)
+            w, b = data.weight[over], basis[over]
+            normal = squares[:, part] @ np.stack([w * b[:, i] * b[:, j] for i, j in _pairs(p)], 1).astype(np.float32)
+            cross = flat[:, part] @ ((w * data.flux[over])[:, None] * b).astype(np.float32)
+            left = _misfit(normal.T.astype(np.float64), cross.T.astype(np.float64), data.square[over].sum())
+            return np.nan_to_num(left / max(w.sum(), 1e-30), nan=np.inf)
+
+        at = {int(summit): misfit_at(int(summit)) for summit in summits}
+        best = min(at, key=lambda lag: at[lag].min())
+        lags = np.unique(np.clip([best - 1, best, best + 1], *ends))
+        misfit = np.stack([at[lag] if lag in at else misfit_at(lag) for lag in lags.tolist()])
+        misfit = misfit.reshape(len(lags), n_rotations, n)
+        rotations, starts = query.rotations, []
+        for i in range(n):
+            k, r = np.unravel_index(int(np.argmin(misfit[:, :, i])), misfit.shape[:2])
+            offset = _vertex(misfit[:, r, i], int(k))
+            rv = SPEED_OF_LIGHT * np.tanh((lags[k] + offset) * data.step)
+            rv = float(min(max(rv, query.rv_range[0]), query.rv_range[1]))
+            starts.append(Start(self.templates.cube[i], rv, rotations[r], float(misfit[k, r, i])))
+        return starts
+
+
+def _inside(size: int) -> np.ndarray:
+    inside = np.zeros(size, np.float32)
     inside[1:-1] = 1.0
-    weight_sum, square_sum = correlate(data_sums, transform(inside))
-    enough = weight_sum > 0.6 * weight_sum.max()
-
-    rotations = (vsini,) if vsini is not None else tuple(r for r in ROTATIONS if r <= max(vsini_max, ROTATIONS[0]))
-    best: dict[int, Start] = {}
-    for rotation in rotations:
-        smooth = 1 + _smoothed(templates, rotation, fwhm, model_resolution, step, limb_darkening)[:, ::stride]
-        for i, model in enumerate(smooth):
-            squares = correlate(data_squares, transform(inside * model**2))
-            cross = correlate(data_cross, transform(inside * model))
-            misfit = np.where(enough, _misfit(squares, cross, square_sum, pairs, p) / weight_sum, np.inf)
-            j = int(np.argmin(misfit))
-            if i not in best or misfit[j] < best[i].misfit:
-                offset = _vertex(misfit, j)
-                rv = SPEED_OF_LIGHT * np.tanh((lags[j] + offset) * step)
-                best[i] = Start(templates.cube[i], float(np.clip(rv, *rv_range)), rotation, float(misfit[j]))
-    return sorted(best.values(), key=lambda s: s.misfit)
+    return inside
 
 
-def _misfit(
-    squares: np.ndarray, cross: np.ndarray, total: np.ndarray, pairs: list[tuple[int, int]], p: int
-) -> np.ndarray:
-    """Return the weighted squares that remain after the continuum is solved, at every lag."""
-    normal = np.empty((squares.shape[-1], p, p))
-    for index, (i, j) in enumerate(pairs):
-        normal[:, i, j] = normal[:, j, i] = squares[index]
+def _lowest(values: np.ndarray, n: int, apart: int) -> list[int]:
+    """Return the places of the n lowest values, so many places apart from each other."""
+    left, chosen = values.copy(), []
+    for _ in range(n):
+        j = int(np.argmin(left))
+        if not np.isfinite(left[j]):
+            break
+        chosen.append(j)
+        left[max(0, j - apart) : j + apart + 1] = np.inf
+    return chosen
+
+
+def _misfit(squares: np.ndarray, cross: np.ndarray, total: np.ndarray | float) -> np.ndarray:
+    """Return the weighted squares (...) that remain after the continuum is solved.
+
+    By a Cholesky decomposition written out: thousands of small systems, one array operation for each of their elements.
+
+    Args:
+        squares: (p (p + 1)/2, ...) elements of the normal equations, as :func:`_pairs` orders them; cross: (p, ...).
+        total: (...) weighted squares of the data.
+    """
+    p = len(cross)
+    element = dict(zip(_pairs(p), squares, strict=True))
     # Enough to keep lags with little overlap solvable; they are not chosen.
-    trace = np.trace(normal, axis1=1, axis2=2)
-    normal += (1e-9 * np.abs(trace) + 1e-30)[:, None, None] * np.eye(p)
-    solution = np.linalg.solve(normal, cross.T[..., None])[..., 0]
-    return np.maximum(total - np.sum(solution * cross.T, axis=1), 0.0)
+    least = 1e-6 * sum(np.abs(element[i, i]) for i in range(p)) / p + 1e-30
+    left: dict[tuple[int, int], np.ndarray] = {}
+    remains = total
+    solved: list[np.ndarray] = []
+    for i in range(p):
+        for j in range(i):
+            inner = sum((left[i, k] * left[j, k] for k in range(j)), start=0.0)
+            left[i, j] = (element[j, i] - inner) / left[j, j]
+        diagonal = element[i, i] - sum((left[i, k] ** 2 for k in range(i)), start=0.0)
+        left[i, i] = np.sqrt(np.maximum(diagonal, least))
+        value = (cross[i] - sum((left[i, k] * solved[k] for k in range(i)), start=0.0)) / left[i, i]
+        solved.append(value)
+        remains = remains - value**2
+    return np.maximum(remains, 0.0)
+
+
+def _pairs(p: int) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(p) for j in range(i, p)]
 
 
 def _vertex(values: np.ndarray, j: int) -> float:
     """Return where, within half a step of j, the parabola through three values has its minimum."""
-    if not 0 < j < len(values) - 1 or not np.all(np.isfinite(values[j - 1 : j + 2])):
+    if not 0 < j < len(values) - 1:
         return 0.0
-    left, middle, right = values[j - 1 : j + 2]
+    left, middle, right = values[j - 1 : j + 2].tolist()
     curvature = left - 2 * middle + right
-    return float(np.clip(0.5 * (left - right) / curvature, -0.5, 0.5)) if curvature > 0 else 0.0
+    return min(max(0.5 * (left - right) / curvature, -0.5), 0.5) if 0 < curvature < np.inf else 0.0
 
 
-def _typical_fwhm(resolution: Resolution) -> float:
-    if isinstance(resolution, TabulatedProfile):
-        v, r = resolution.velocity, resolution.response / resolution.response.sum()
-        return FWHM * float(np.sqrt(np.sum(r * v**2) - np.sum(r * v) ** 2))
-    return SPEED_OF_LIGHT / float(np.median(resolution))
-
-
-def _smoothed(
+def smoothed(
     templates: Templates, rotation: float, fwhm: float, model_resolution: float | None, step: float, limb: float
 ) -> np.ndarray:
     """Return depths on the model grid, rotated, at the instrument's resolution and averaged over coarse bins."""
@@ -188,4 +342,4 @@ def _smoothed(
     sigma2 = max(fwhm**2 - own**2, 0.0) / FWHM**2
     rotate = np.asarray(rotation_transfer(jnp.asarray((k * rotation) ** 2, jnp.float32), limb))
     transfer = rotate * np.exp(-0.5 * sigma2 * k**2) * np.sinc(k * step * SPEED_OF_LIGHT / (2 * np.pi))
-    return irfft(rfft(padded, axis=1) * transfer, total, axis=1)[:, : grid.size]
+    return np.asarray(irfft(np.asarray(rfft(padded, axis=1)) * transfer, total, axis=1))[:, : grid.size]

@@ -1,9 +1,9 @@
 """Bounded least squares by a projected Levenberg–Marquardt method with variable projection, in pure JAX.
 
 Nonlinear parameters (label coordinates, velocity, squares of the broadening velocities) live in the unit cube.
-Linear ones (continuum coefficients, amplitudes of the emulator's error modes) are solved at every step, and the
-derivative is that of the remaining residual (Kaufman 1975, BIT 15, 49), so errors derived from it are marginalised
-over them.
+The continuum coefficients are linear: they are solved at every step, and the derivative is that of the remaining
+residual (Kaufman 1975, BIT 15, 49), so errors derived from it are marginalised over them. The emulator's error, whose
+covariance has low rank, enters by whitening: it is the same as to solve for the amplitudes of its modes.
 """
 
 from __future__ import annotations
@@ -15,18 +15,13 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from starpayne.emulators import BoundEmulator
 from starpayne.fitting.bounded import bounded_step
 from starpayne.fitting.broadening import Broadening
 from starpayne.fitting.freedom import FreeLabels
-from starpayne.fitting.instrument import PixelMatrix
-
-TOLERANCE = 0.01
-"""Stop when the best step should lower χ² by less than this times the reduced χ²: a step of 0.1 σ. Also when damping
-has made
-the step promise a tenth of that: along directions that the data hardly constrain, float32 has no more to say."""
+from starpayne.fitting.instrument import AnyArray, PixelMatrix
 
 MIN_DAMPING, MAX_DAMPING = 1e-6, 1e8
 
@@ -50,6 +45,18 @@ class Parameters:
         return (*self.labels.names, *(name for name, free in extra.items() if free))
 
 
+class Prior(eqx.Module):
+    """Independent Gaussians on labels (physical units), shift, v sin i and broadening (km/s), in this order.
+
+    Args:
+        mean: (n_labels + 3,).
+        inverse_sigma: (n_labels + 3,), 0 where there is none.
+    """
+
+    mean: Float[AnyArray, " values"]
+    inverse_sigma: Float[AnyArray, " values"]
+
+
 class Problem(eqx.Module):
     """One star: everything the solver needs but the emulator; padded pixels have an inverse error of 0.
 
@@ -57,45 +64,48 @@ class Problem(eqx.Module):
         broadening, pixels: the star's forward model, from line depths on the emulator's grid to its pixels.
         flux: (n,) of order one; inverse_error: (n,).
         basis: (n, n_continuum) continuum polynomials.
-        modes: (n, n_modes) emulator error modes on the pixels, times the continuum; amplitudes have unit variance.
+        whitener: (n, k) B such that x − B Bᵀ x is C^(−1/2) x, where C is the covariance of the pixels in units of their
+            errors, that of the emulator's error included.
         low, high: (3,) bounds of shift (km/s), vsini² and sigma² (km²/s²); ``low`` is the value of a fixed one.
+        prior: None for a flat one.
     """
 
     broadening: Broadening
     pixels: PixelMatrix
-    flux: Float[Array, " n"]
-    inverse_error: Float[Array, " n"]
-    basis: Float[Array, "n n_continuum"]
-    modes: Float[Array, "n n_modes"]
-    low: Float[Array, " three"]
-    high: Float[Array, " three"]
+    flux: Float[AnyArray, " n"]
+    inverse_error: Float[AnyArray, " n"]
+    basis: Float[AnyArray, "n n_continuum"]
+    whitener: Float[AnyArray, "n k"]
+    low: Float[AnyArray, " three"]
+    high: Float[AnyArray, " three"]
+    prior: Prior | None = None
 
 
 class Solution(NamedTuple):
     """Where the solver ended: position in the unit cube, χ², steps taken, and the model and its derivative there."""
 
-    theta: Float[Array, " p"]
-    chi2: Float[Array, ""]
-    iterations: Int[Array, ""]
-    model: Float[Array, " n"]
-    jacobian: Float[Array, "p n"]
+    theta: Float[AnyArray, " p"]
+    chi2: float
+    iterations: int
+    model: Float[AnyArray, " n"]
+    jacobian: Float[AnyArray, "p n"]
 
 
 class State(NamedTuple):
     """A descent on its way: a point, what is known there (as in Trial), and what rules the next step."""
 
-    theta: Array
-    residual: Array
-    jacobian: Array
-    model: Array
-    derivative: Array
-    damping: Array
-    growth: Array
-    iteration: Array
-    done: Array
+    theta: AnyArray
+    residual: AnyArray
+    jacobian: AnyArray
+    model: AnyArray
+    derivative: AnyArray
+    damping: AnyArray
+    growth: AnyArray
+    iteration: AnyArray
+    done: AnyArray
 
 
-def widths(parameters: Parameters, problem: Problem, theta: Float[Array, " p"]) -> Float[Array, " three"]:
+def widths(parameters: Parameters, problem: Problem, theta: Float[AnyArray, " p"]) -> Float[AnyArray, " three"]:
     """Return shift, vsini² and sigma² at a point of the unit cube."""
     values, i = [], len(parameters.labels)
     for j, free in enumerate((parameters.rv, parameters.vsini, parameters.broadening)):
@@ -111,9 +121,9 @@ def model_and_jacobian(
     bound: BoundEmulator,
     parameters: Parameters,
     problem: Problem,
-    theta: Float[Array, " p"],
+    theta: Float[AnyArray, " p"],
     one_by_one: bool = False,
-) -> tuple[Float[Array, " n"], Float[Array, "p n"]]:
+) -> tuple[Float[AnyArray, " n"], Float[AnyArray, "p n"]]:
     """Return the normalised model on the pixels and its derivative by each parameter.
 
     Observing is linear in the spectrum: the emulator is differentiated by the labels alone, and all derivatives pass
@@ -124,10 +134,10 @@ def model_and_jacobian(
     """
     n, broadening = len(parameters.labels), problem.broadening
 
-    def emulate(cube: Array) -> Array:
+    def emulate(cube: AnyArray) -> Array:
         return bound(parameters.labels.from_cube(cube)) - 1
 
-    def derivative(tangent: Array) -> tuple[Array, Array]:
+    def derivative(tangent: AnyArray) -> tuple[Array, Array]:
         return jax.jvp(emulate, (theta[:n],), (tangent,))
 
     if n and one_by_one:
@@ -139,7 +149,7 @@ def model_and_jacobian(
     else:
         stack = emulate(theta[:0])[None]
 
-    def transfer(rest: Array) -> Array:
+    def transfer(rest: AnyArray) -> Array:
         return broadening.transfer(*widths(parameters, problem, jnp.concatenate([theta[:n], rest])))
 
     spectra = broadening.spectrum(stack)
@@ -152,43 +162,68 @@ def model_and_jacobian(
     return 1 + observed[0], observed[1:]
 
 
-def project(
-    problem: Problem, model: Float[Array, " n"], derivative: Float[Array, "p n"]
-) -> tuple[Float[Array, " rows"], Float[Array, "rows p"]]:
-    """Return residual and its derivative with the linear parameters solved.
+def normalised_model(
+    bound: BoundEmulator, parameters: Parameters, problem: Problem, theta: Float[AnyArray, " p"]
+) -> Float[AnyArray, " n"]:
+    """Return the normalised model on the pixels alone."""
+    labels = parameters.labels.from_cube(theta[: len(parameters.labels)])
+    return 1 + problem.pixels(problem.broadening(bound(labels) - 1, *widths(parameters, problem, theta)))
 
-    Rows are pixels, then one per error mode: its amplitude, whose prior is a unit Gaussian.
-    """
-    w, n_modes = problem.inverse_error, problem.modes.shape[1]
-    continuum_columns = problem.basis * (model * w)[:, None]
-    prior = jnp.concatenate([jnp.zeros((n_modes, problem.basis.shape[1])), jnp.eye(n_modes)], axis=1)
-    design = jnp.concatenate([jnp.concatenate([continuum_columns, problem.modes * w[:, None]], axis=1), prior])
-    data = jnp.concatenate([problem.flux * w, jnp.zeros(n_modes)])
+
+def whitened(problem: Problem, columns: Float[AnyArray, "n ..."]) -> Float[AnyArray, "n ..."]:
+    """Multiply columns in units of the errors by C^(−1/2)."""
+    return columns - problem.whitener @ (problem.whitener.T @ columns)
+
+
+def project(
+    problem: Problem, model: Float[AnyArray, " n"], derivative: Float[AnyArray, "p n"]
+) -> tuple[Float[AnyArray, " n"], Float[AnyArray, "n p"]]:
+    """Return the whitened residual and its derivative, with the continuum solved."""
+    w = problem.inverse_error
+    design = whitened(problem, problem.basis * (model * w)[:, None])
+    data = whitened(problem, problem.flux * w)
     # Reduced QR rather than normal equations: float32 keeps its digits.
     q, r = jnp.linalg.qr(design)
     along = q.T @ data
-    coefficients = jax.scipy.linalg.solve_triangular(r, along)
-    continuum = problem.basis @ coefficients[: problem.basis.shape[1]]
-    columns = jnp.concatenate([(derivative * (continuum * w)).T, jnp.zeros((n_modes, derivative.shape[0]))])
+    continuum = problem.basis @ jax.scipy.linalg.solve_triangular(r, along)
+    columns = whitened(problem, (derivative * (continuum * w)).T)
     return data - q @ along, -(columns - q @ (q.T @ columns))
 
 
 class Trial(NamedTuple):
-    """What is known at a point: residual and its derivative with the linear parameters solved; the model and its."""
+    """What is known at a point: residual (of pixels, then of the prior) and its derivative; the model and its."""
 
-    residual: Float[Array, " rows"]
-    jacobian: Float[Array, "rows p"]
-    model: Float[Array, " n"]
-    derivative: Float[Array, "p n"]
-
-
-def exact_trial(bound: BoundEmulator, parameters: Parameters, problem: Problem, theta: Float[Array, " p"]) -> Trial:
-    """Return all that a step needs to know at a point, by automatic differentiation."""
-    model, derivative = model_and_jacobian(bound, parameters, problem, theta)
-    return Trial(*project(problem, model, derivative), model, derivative)
+    residual: Float[AnyArray, " rows"]
+    jacobian: Float[AnyArray, "rows p"]
+    model: Float[AnyArray, " n"]
+    derivative: Float[AnyArray, "p n"]
 
 
-def initial_state(theta: Float[Array, " p"], trial: Trial) -> State:
+def trial(
+    parameters: Parameters,
+    problem: Problem,
+    theta: Float[AnyArray, " p"],
+    model: Float[AnyArray, " n"],
+    derivative: Float[AnyArray, "p n"],
+) -> Trial:
+    """Return all that a step needs to know at a point whose model and derivative are known."""
+    residual, jacobian = project(problem, model, derivative)
+    prior = problem.prior
+    if prior is not None:
+
+        def off(theta: AnyArray) -> Array:
+            shift, vsini2, sigma2 = widths(parameters, problem, theta)
+            # A tenth of a km/s keeps the derivative of a root finite at zero.
+            width = jnp.sqrt(jnp.stack([vsini2, sigma2]) + 0.01)
+            labels = parameters.labels.from_cube(theta[: len(parameters.labels)])
+            return (jnp.concatenate([labels, shift[None], width]) - prior.mean) * prior.inverse_sigma
+
+        residual = jnp.concatenate([residual, off(theta)])
+        jacobian = jnp.concatenate([jacobian, jax.jacfwd(off)(theta)])
+    return Trial(residual, jacobian, model, derivative)
+
+
+def initial_state(theta: Float[AnyArray, " p"], trial: Trial) -> State:
     """Return where a descent begins."""
     return State(
         theta, *trial, damping=jnp.asarray(1e-3), growth=jnp.asarray(4.0), iteration=jnp.asarray(0),
@@ -197,15 +232,20 @@ def initial_state(theta: Float[Array, " p"], trial: Trial) -> State:
 
 
 def advance(
-    state: State, rows: Int[Array, ""], evaluate: Callable[[Array, Array], Trial], tolerance: float = TOLERANCE
-) -> tuple[State, Float[Array, ""]]:
+    state: State,
+    rows: Int[Array, ""],
+    evaluate: Callable[[Array, Array], Trial],
+    tolerance: float | Float[AnyArray, ""],
+) -> tuple[State, Float[AnyArray, ""]]:
     """Take one step, or raise the damping (after Nielsen 1999, IMM-REP-1999-05).
 
     Args:
         state: where the descent is; the new one is ``done`` if this step was not worth taking, or none can be taken.
         rows: pixels in use.
         evaluate: from the point to try, and the step to it, to what is known there.
-        tolerance: as TOLERANCE.
+        tolerance: it ends when the best step should lower χ² by less than this times the reduced χ² (0.01 is a step of
+            0.1 σ), or when damping has made the step promise a tenth of that: along directions that the data hardly
+            constrain, float32 has no more to say.
 
     Returns:
         the new state, and the decrease of χ² as a fraction of what was expected.
@@ -239,36 +279,3 @@ def advance(
 def used_rows(problem: Problem) -> Int[Array, ""]:
     """Return how many pixels count, at least one."""
     return jnp.maximum(jnp.sum(problem.inverse_error > 0), 1)
-
-
-def levenberg_marquardt(
-    bound: BoundEmulator, parameters: Parameters, problem: Problem, start: Float[Array, " p"], max_iterations: int
-) -> Solution:
-    """Minimise χ² from a start in the unit cube."""
-    rows = used_rows(problem)
-
-    def proceed(state: State) -> Bool[Array, ""]:
-        return ~state.done & (state.iteration < max_iterations)
-
-    def iterate(state: State) -> State:
-        return advance(state, rows, lambda theta, step: exact_trial(bound, parameters, problem, theta))[0]
-
-    state = initial_state(start, exact_trial(bound, parameters, problem, start))
-    state = jax.lax.while_loop(proceed, iterate, state) if len(parameters) else state
-    return Solution(state.theta, jnp.sum(state.residual**2), state.iteration, state.model, state.derivative)
-
-
-@eqx.filter_jit
-def solve(
-    bound: BoundEmulator,
-    parameters: Parameters,
-    problems: Problem,
-    starts: Float[Array, "stars p"],
-    max_iterations: int,
-) -> Solution:
-    """Solve many stars (or many starts of one) in one compiled call; the leaves of ``problems`` are stacked."""
-
-    def one(problem: Problem, start: Array) -> Solution:
-        return levenberg_marquardt(bound, parameters, problem, start, max_iterations)
-
-    return jax.vmap(one)(problems, starts)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import lsq_linear
 
-from starpayne.bundle import Model
 from starpayne.emulators import flags_for
-from starpayne.fitting.continuum import design_matrix
 from starpayne.fitting.forward import log_velocity, radial_velocity
 from starpayne.fitting.instrument import TabulatedProfile
 from starpayne.fitting.noise import Noise, estimate
-from starpayne.fitting.observation import Observation
-from starpayne.fitting.options import FitOptions
 from starpayne.fitting.plan import Plan
-from starpayne.fitting.problem import Descent, forward_of
+from starpayne.fitting.problem import Descent
 from starpayne.fitting.result import FitResult
+from starpayne.fitting.setup import Setup
 from starpayne.fitting.solver import Parameters, Problem, Solution
+from starpayne.wavelengths import SPEED_OF_LIGHT
 
 LOW_COVERAGE = 0.9
 """Less coverage than this is flagged."""
@@ -36,31 +32,20 @@ CONVERGED = 0.06
 """A converged fit has less than this, times the reduced χ², of χ² to gain: it is within 0.25 σ of the minimum."""
 
 
-def summarise(
-    star: Observation,
-    descent: Descent,
-    stated: Problem,
-    parameters: Parameters,
-    model: Model,
-    options: FitOptions,
-    coverage: float,
-) -> FitResult:
-    """Return the result of a descent, with χ² and covariance in float64.
-
-    Args:
-        stated: the problem with the stated errors and the emulator's; that of ``descent`` has the added noise as well.
-    """
-    emulator, n_labels = model.emulator, len(parameters.labels)
-    plan, problem, solution, jitter = descent.plan, descent.problem, descent.solution, descent.noise.jitter
+def summarise(descent: Descent, setup: Setup) -> FitResult:
+    """Return the result of a descent, with χ² and covariance in float64."""
+    star, plan, parameters = descent.scene.star, descent.plan, setup.parameters
+    emulator, n_labels = setup.model.emulator, len(parameters.labels)
+    problem, solution, jitter = descent.problem, descent.solution, descent.noise.jitter
     theta = np.asarray(solution.theta, np.float64)
     residual, jacobian = project(problem, solution)
     good = bool(np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian)) and np.all(np.isfinite(theta)))
-    used = plan.used
-    assert used is not None
-    n = int(used.sum())
+    n = int(descent.scene.used.sum())
     freedom = max(1, n - len(parameters) - problem.basis.shape[1])
     with_jitter = float(residual @ residual) / freedom if good else np.nan
-    stated_residual, stated_jacobian = project(stated, solution)
+    # With the stated errors and the emulator's alone, without what was added.
+    stated = descent.scene.problem(descent.sight, Noise()) if jitter else problem
+    stated_residual, stated_jacobian = project(stated, solution) if jitter else (residual, jacobian)
     known = "no_errors" not in star.flags
     chi2 = float(stated_residual @ stated_residual) if known else with_jitter * freedom
     reduced = chi2 / freedom
@@ -71,36 +56,48 @@ def summarise(
     labels = parameters.labels.from_cube(cube)
     shift, vsini2, sigma2 = descent.widths(parameters)
     rv = radial_velocity(log_velocity(plan.rv) + shift)
-    in_cube = _inverse(jacobian.T @ jacobian)
-    by_cube = _to_physical(parameters, plan, theta, in_cube, rv, vsini2, sigma2)
-    covariance = by_cube @ in_cube @ by_cube.T * scale**2 * descent.noise.inflation
-    raw = by_cube @ _inverse(stated_jacobian.T @ stated_jacobian) @ by_cube.T
-    sigma = np.sqrt(np.diag(covariance))
-    errors = dict(zip(parameters.names, sigma, strict=True))
+    off, by_prior = prior_rows(problem, parameters, setup, theta, np.array([shift, vsini2, sigma2]))
+    data = jacobian.T @ jacobian / (scale**2 * descent.noise.inflation)
+    prior = by_prior.T @ by_prior
+    in_cube, from_data = _inverse(data + prior), _inverse(data)
+    by_cube = _to_physical(parameters, plan, cube, in_cube, rv, vsini2, sigma2, setup)
+    covariance = by_cube @ in_cube @ by_cube.T
+    raw = by_cube @ _inverse(stated_jacobian.T @ stated_jacobian + prior) @ by_cube.T
+    errors = dict(zip(parameters.names, np.sqrt(np.diag(covariance)), strict=True))
+    raw_errors = dict(zip(parameters.names, np.sqrt(np.diag(raw)), strict=True))
 
     flags = list(star.flags)
     if not good:
         flags.append("failed")
     else:
-        flags += _label_flags(parameters, plan, theta, sigma, by_cube, options)
-        if to_gain(residual, jacobian, theta) > CONVERGED * max(1.0, with_jitter):
+        spread = np.sqrt(np.diag(by_cube @ from_data @ by_cube.T))
+        flags += _label_flags(parameters, plan, theta, spread, by_cube, setup)
+        rows = np.concatenate([residual, off]), np.concatenate([jacobian, by_prior])
+        if to_gain(*rows, theta) > CONVERGED * max(1.0, with_jitter):
             flags.append("not_converged")
         # Where no errors are stated, the scatter between neighbouring pixels stands for them.
         if float(stated_residual @ stated_residual) / freedom > POOR:
             flags.append("poor_fit")
         flags += flags_for(emulator.space, emulator.domain.physics, labels)
-    if coverage < LOW_COVERAGE:
+    if plan.coverage < LOW_COVERAGE:
         flags.append("low_coverage")
 
-    model_flux, continuum = _curves(star, plan, problem, labels, rv, vsini2, sigma2, model, options, good)
+    mask = setup.options.line_mask
+    zero_points = {} if mask is None else {k: v for k, v in mask.zero_points.items() if k in parameters.labels.names}
+    if mask is not None and mask.zero_points and set(mask.free) != set(parameters.labels.names):
+        flags.append("zero_points_of_other_labels")
+    model_flux, continuum = _curves(descent, good)
     error = star.scale * (star.error if known else np.hypot(star.error, jitter) * scale)
     values = dict(zip(emulator.space.names, labels, strict=True))
     fixed = tuple(name for name, _ in parameters.labels.fixed)
-    resolution = star.resolution
+    resolution, used = star.resolution, plan.used
+    assert used is not None
     return FitResult(
         name=star.name,
-        labels={name: float(value) if good else np.nan for name, value in values.items()},
+        labels={name: float(value) - zero_points.get(name, 0.0) if good else np.nan for name, value in values.items()},
+        zero_points=zero_points,
         errors={name: float(errors.get(name, 0.0)) for name in values},
+        raw_errors={name: float(raw_errors.get(name, 0.0)) for name in (*values, "rv", "vsini", "broadening")},
         fixed=fixed,
         rv=rv if good else np.nan, rv_error=float(errors.get("rv", 0.0)),
         vsini=float(np.sqrt(max(vsini2, 0))) if good else np.nan, vsini_error=float(errors.get("vsini", 0.0)),
@@ -110,7 +107,7 @@ def summarise(
         flags=tuple(dict.fromkeys(flags)), names=parameters.names,
         covariance=covariance, raw_covariance=raw,
         wavelength=star.own_wavelength, flux=star.flux * star.scale, error=error,
-        model=model_flux, continuum=continuum, used=used, coverage=coverage,
+        model=model_flux, continuum=continuum, used=used, coverage=plan.coverage,
         snr=float(np.median(star.flux[used] * star.scale / error[used])),
         resolution=None if isinstance(resolution, TabulatedProfile) else float(np.median(resolution)),
         iterations=descent.iterations,
@@ -141,47 +138,75 @@ def _inverse(hessian: np.ndarray) -> np.ndarray:
 
 def noise_for(descent: Descent, n_parameters: int, robust: bool) -> Noise:
     """Return the noise with which the reduced χ² of a descent would be 1."""
-    problem = descent.problem
-    w = np.asarray(problem.inverse_error, np.float64)
-    rows = np.flatnonzero(w > 0)
-    residual = project(problem, descent.solution)[0][rows] / w[rows]
-    freedom = max(1, len(rows) - n_parameters - problem.basis.shape[1])
-    return estimate(residual, descent.noise.stated(w[rows] ** -2.0), freedom, robust)
+    problem, used = descent.problem, descent.scene.used
+    w = np.asarray(problem.inverse_error, np.float64)[used]
+    # Whitened once more: C⁻¹ r is the residual less what the modes of the emulator's error explain of it.
+    residual = _whitened(problem, project(problem, descent.solution)[0])[used] / w
+    freedom = max(1, len(w) - n_parameters - problem.basis.shape[1])
+    return estimate(residual, descent.noise.stated(w**-2.0), freedom, robust)
+
+
+def _whitened(problem: Problem, columns: np.ndarray) -> np.ndarray:
+    whitener = np.asarray(problem.whitener, np.float64)
+    return columns - whitener @ (whitener.T @ columns)
 
 
 def project(problem: Problem, solution: Solution) -> tuple[np.ndarray, np.ndarray]:
-    """Return residual and derivative with the linear parameters solved, as the solver has them, in float64."""
+    """Return whitened residual (n,) and derivative (n, p) of the pixels with the continuum solved, in float64."""
     w = np.asarray(problem.inverse_error, np.float64)
-    basis, modes, flux = (np.asarray(a, np.float64) for a in (problem.basis, problem.modes, problem.flux))
+    basis, flux = np.asarray(problem.basis, np.float64), np.asarray(problem.flux, np.float64)
     model, derivative = np.asarray(solution.model, np.float64), np.asarray(solution.jacobian, np.float64)
-    n_modes = modes.shape[1]
-    prior = np.hstack([np.zeros((n_modes, basis.shape[1])), np.eye(n_modes)])
-    design = np.vstack([np.hstack([basis * (model * w)[:, None], modes * w[:, None]]), prior])
-    data = np.concatenate([flux * w, np.zeros(n_modes)])
+    design = _whitened(problem, basis * (model * w)[:, None])
     if not np.all(np.isfinite(design)):
-        return np.full(len(data), np.nan), np.full((len(data), len(derivative)), np.nan)
+        return np.full(len(flux), np.nan), np.full((len(flux), len(derivative)), np.nan)
+    data = _whitened(problem, flux * w)
     q, r = np.linalg.qr(design)
-    coefficients = np.linalg.lstsq(r, q.T @ data, rcond=None)[0]
-    continuum = basis @ coefficients[: basis.shape[1]]
-    columns = np.vstack([(derivative * (continuum * w)).T, np.zeros((n_modes, len(derivative)))])
-    return data - q @ (q.T @ data), -(columns - q @ (q.T @ columns))
+    continuum = basis @ np.linalg.lstsq(r, q.T @ data, rcond=None)[0]
+    columns = _whitened(problem, (derivative * (continuum * w)).T)
+    return data - q @ (q.T @ data), q @ (q.T @ columns) - columns
+
+
+def prior_rows(
+    problem: Problem, parameters: Parameters, setup: Setup, theta: np.ndarray, widths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far each value with a prior is from its mean, in units of its σ, and the derivative in the cube."""
+    prior = problem.prior
+    if prior is None:
+        return np.zeros(0), np.zeros((0, len(theta)))
+    n = len(parameters.labels)
+    inverse = np.asarray(prior.inverse_sigma, np.float64)
+    free = [setup.model.emulator.space.names.index(name) for name in parameters.labels.names]
+    derivative = np.zeros((len(inverse), len(theta)))
+    derivative[np.ix_(free, range(n))] = setup.cube_to_labels(theta[:n])
+    low, high = (np.asarray(x, np.float64) for x in (problem.low, problem.high))
+    # As the solver has it: a tenth of a km/s keeps the derivative of a root finite at zero.
+    root = np.sqrt(np.maximum(widths[1:], 0) + 0.01)
+    slopes = np.array([1.0, *(0.5 / root)]) * (high - low)
+    i = n
+    for j, is_free in enumerate((parameters.rv, parameters.vsini, parameters.broadening)):
+        if is_free:
+            derivative[len(inverse) - 3 + j, i] = slopes[j]
+            i += 1
+    labels = parameters.labels.from_cube(theta[:n])
+    off = (np.concatenate([labels, widths[:1], root]) - np.asarray(prior.mean, np.float64)) * inverse
+    held = inverse > 0
+    return off[held], (derivative * inverse[:, None])[held]
 
 
 def _to_physical(
-    parameters: Parameters, plan: Plan, theta: np.ndarray, in_cube: np.ndarray, rv: float, vsini2: float, sigma2: float
-) -> np.ndarray:
+    parameters: Parameters, plan: Plan, cube: np.ndarray, in_cube: np.ndarray, rv: float, vsini2: float, sigma2: float,
+    setup: Setup,
+) -> np.ndarray:  # fmt: skip
     """Return the (p, p) derivative of the physical parameters by the solver's coordinates."""
-    n = len(parameters.labels)
-    out = np.zeros((len(theta), len(theta)))
-    table = parameters.labels.free
-    if table is not None:
-        out[:n, :n] = np.asarray(jax.jacfwd(table.from_cube)(jnp.asarray(theta[:n], jnp.float32)))
+    n = len(cube)
+    out = np.zeros(in_cube.shape)
+    out[:n, :n] = setup.cube_to_labels(cube)
     width = plan.high - plan.low
     squares = {"rv": 0.0, "vsini": vsini2, "broadening": sigma2}
-    for i in range(n, len(theta)):
+    for i in range(n, len(out)):
         name = parameters.names[i]
         if name == "rv":
-            beta = (rv / 299792.458) ** 2
+            beta = (rv / SPEED_OF_LIGHT) ** 2
             out[i, i] = width[0] * (1 - beta)
         else:
             span = width[1] if name == "vsini" else width[2]
@@ -193,16 +218,20 @@ def _to_physical(
 
 
 def _label_flags(
-    parameters: Parameters, plan: Plan, theta: np.ndarray, sigma: np.ndarray, by_cube: np.ndarray, options: FitOptions
+    parameters: Parameters, plan: Plan, theta: np.ndarray, sigma: np.ndarray, by_cube: np.ndarray, setup: Setup
 ) -> list[str]:
-    """Return flags of parameters on a bound, and of labels that the spectrum does not constrain."""
+    """Return flags of parameters on a bound, and of labels that the spectrum does not constrain.
+
+    Args:
+        sigma: (p,) errors as the data alone have them, without priors.
+    """
     flags = []
-    room_ends = {"rv": options.rv_range, "vsini": options.vsini_max, "broadening": options.broadening_max}
+    tops = {"vsini": (plan.vsini[2], setup.options.vsini_limits[1]),
+            "broadening": (plan.broadening[2], setup.options.broadening_limits[1])}  # fmt: skip
     for i, name in enumerate(parameters.names):
         at_low, at_high = theta[i] < AT_BOUND, theta[i] > 1 - AT_BOUND
-        if name in ("vsini", "broadening"):
-            top = plan.vsini[1] if name == "vsini" else plan.broadening[1]
-            at_high = at_high and top >= room_ends[name]
+        if name in tops:
+            at_high = at_high and tops[name][0] >= tops[name][1]
         if at_low or at_high:
             flags.append(f"at_bound:{name}")
         # The prior of unit width on each coordinate turns an error of 0.25 into 0.2425.
@@ -212,25 +241,17 @@ def _label_flags(
     return flags
 
 
-def _curves(
-    star: Observation, plan: Plan, problem: Problem, labels: np.ndarray, rv: float, vsini2: float, sigma2: float,
-    model: Model, options: FitOptions, good: bool,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def _curves(descent: Descent, good: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return model times continuum and continuum on all pixels, in the unit of the spectrum; NaN where there is no
     model."""
-    nothing = np.full(len(star.wavelength), np.nan)
+    star, problem = descent.scene.star, descent.problem
+    n = len(star.wavelength)
     if not good:
-        return nothing, nothing
-    forward = forward_of(star, plan, model, options)
-    reached = np.asarray(forward.pixels.weights).any(axis=1)
-    normalised = np.asarray(
-        forward(jnp.asarray(labels, jnp.float32), rv, np.sqrt(max(vsini2, 0)), np.sqrt(max(sigma2, 0))), np.float64
-    )
-    basis = design_matrix(star.own_wavelength, options.continuum_degree)
-    used = plan.used
-    assert used is not None
-    weight = 1 / np.asarray(problem.inverse_error, np.float64)[: used.sum()]
-    design = basis[used] * (normalised[used] / weight)[:, None]
-    coefficients = np.linalg.lstsq(design, star.flux[used] / weight, rcond=None)[0]
+        return np.full(n, np.nan), np.full(n, np.nan)
+    normalised = np.asarray(descent.solution.model, np.float64)[:n]
+    weight = np.asarray(problem.inverse_error, np.float64)[:n]
+    basis = np.asarray(problem.basis, np.float64)[:n]
+    coefficients = np.linalg.lstsq(basis * (normalised * weight)[:, None], star.flux * weight, rcond=None)[0]
+    reached = np.asarray(problem.pixels.weights)[:n].any(axis=1)
     continuum = np.where(reached, basis @ coefficients, np.nan) * star.scale
     return continuum * normalised, continuum

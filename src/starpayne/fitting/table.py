@@ -8,23 +8,28 @@ from typing import Any
 
 from starpayne.errors import SpectrumError
 
-FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits"}
+FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits", ".parquet": "parquet"}
 SINGLE = (
-    "rv", "rv_error", "vsini", "vsini_error", "broadening", "broadening_error",
-    "chi2", "reduced_chi2", "n_pixels", "snr",
+    "rv", "rv_error", "rv_raw_error", "vsini", "vsini_error", "vsini_raw_error", "broadening", "broadening_error",
+    "broadening_raw_error", "chi2", "reduced_chi2", "jitter", "n_pixels", "coverage", "snr",
 )  # fmt: skip
 
 
 def check_table(path: Path) -> None:
     """Raise SpectrumError if no table can be written under this name."""
-    if path.suffix.lower() not in FORMATS:
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
         raise SpectrumError(f"{path.name}: tables are written as {', '.join(FORMATS)}; the suffix decides")
+    if suffix == ".parquet":
+        _pyarrow()
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the rows of ``FitResult.to_dict()``: NAME and NAME_error per label, velocities in km/s, χ² and flags.
+    """Write the rows of ``FitResult.to_dict()``.
 
-    Numbers that do not exist are NaN.
+    For each label NAME, NAME_error (with jitter) and NAME_raw_error (the stated errors and the emulator's alone), then
+    velocities in km/s, χ² and flags, separated by spaces. Numbers that do not exist are NaN. Where a posterior was
+    sampled, NAME_median, NAME_low and NAME_high (68.3 %) follow.
     """
     from astropy.table import Table
 
@@ -33,11 +38,33 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     for name in rows[0]["labels"]:
         columns[name] = [_number(row["labels"][name]["value"]) for row in rows]
         columns[f"{name}_error"] = [_number(row["labels"][name]["error"]) for row in rows]
+        columns[f"{name}_raw_error"] = [_number(row["labels"][name].get("raw_error")) for row in rows]
     for name in SINGLE:
         columns[name] = [_number(row.get(name)) for row in rows]
+    sampled = [row["posterior"]["values"] for row in rows if "posterior" in row]
+    for name in sampled[0] if sampled else ():
+        for what in ("median", "low", "high"):
+            columns[f"{name}_{what}"] = [
+                _number(row.get("posterior", {}).get("values", {}).get(name, {}).get(what)) for row in rows
+            ]
     columns["flags"] = [" ".join(row["flags"]) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    Table(columns).write(path, format=FORMATS[path.suffix.lower()], overwrite=True)
+    if path.suffix.lower() == ".parquet":
+        pyarrow, parquet = _pyarrow()
+        parquet.write_table(pyarrow.table(columns), path)
+    else:
+        Table(columns).write(path, format=FORMATS[path.suffix.lower()], overwrite=True)
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise SpectrumError(
+            'Parquet tables need pyarrow: pip install "starpayne[parquet]", or write .ecsv or .fits'
+        ) from error
+    return pyarrow, pyarrow.parquet
 
 
 def _number(value: float | None) -> float:

@@ -1,0 +1,77 @@
+"""``starpayne mask``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from starpayne.cli.app import Json, Overwrite, refuse_existing, write_result
+
+mask = typer.Typer(help="Line masks: where a model is known to be wrong.", no_args_is_help=True)
+
+SOLAR_SCALED = "solar-scaled"
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(mask, name="mask")
+
+
+@mask.command()
+def learn(
+    spectrum: Annotated[Path, typer.Option(metavar="FILE", help="Spectrum of a star whose labels are known.")],
+    model: Annotated[Path, typer.Option("--model", metavar="MODEL", help="Model folder.")],
+    resolution: Annotated[str, typer.Option(metavar="R", help="λ/FWHM, or a table of it (see starpayne fit).")],
+    labels: Annotated[
+        list[str],
+        typer.Option(metavar="NAME=VALUE,…", help="Its labels; solar-scaled stands for every [X/Fe] = 0 not named."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Line mask to write (JSON).")],
+    fix: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Hold a label, as the fits to come will.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Misfit above which a pixel is masked, as a fraction of the continuum.")
+    ] = None,
+    window: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Use this window only, Å.")] = None,
+    medium: Annotated[str | None, typer.Option(help="air or vacuum, where the file does not say.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Of the wavelengths: angstrom, nm or micron.")] = None,
+    continuum_degree: Annotated[int, typer.Option(help="Of the Chebyshev continuum.", min=0)] = 3,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """Learn from a known star which wavelengths not to fit, and by how much labels are off.
+
+    Use the same --fix and continuum in the fits to come: zero points suit fits of the same labels.
+
+    Example: starpayne mask learn --spectrum sun.txt --model m.model --resolution 47000
+    --labels teff=5772,logg=4.44,feh=0,solar-scaled --out sun.mask.json
+    """
+    from starpayne import bundle
+    from starpayne.cli.values import pairs, read_resolution
+    from starpayne.cli.values import window as ends
+    from starpayne.fitting import FitOptions
+    from starpayne.fitting.linemask import THRESHOLD, learn_mask
+    from starpayne.labels import is_abundance
+    from starpayne.spectra import ObservedSpectrum
+
+    refuse_existing(out, overwrite)
+    loaded = bundle.load(model)
+    words = [word for text in labels for word in text.split(",")]
+    known = pairs("--labels", [word for word in words if word != SOLAR_SCALED])
+    if SOLAR_SCALED in words:
+        known = {name: 0.0 for name in loaded.emulator.space.names if is_abundance(name)} | known
+    options = FitOptions(
+        fix=pairs("--fix", fix or []), window=ends(window) if window else None, medium=medium,
+        continuum_degree=continuum_degree,
+    )  # fmt: skip
+    observed = ObservedSpectrum.read(spectrum, unit=unit, medium=medium)
+    found = learn_mask(
+        observed, loaded, read_resolution(resolution), known, options, THRESHOLD if threshold is None else threshold
+    )
+    found.write(out)
+    typer.echo(f"{out}: {len(found.windows)} windows hide {100 * found.source['fraction_masked']:.0f} % of the pixels")
+    for name, value in found.zero_points.items():
+        typer.echo(f"zero point of {name}: {value:+.{1 if name == 'teff' else 3}f}")
+    write_result(json, {"mask": str(out), "windows": found.windows, "zero_points": dict(found.zero_points)})

@@ -1,0 +1,194 @@
+"""A line mask: where a model is known to be wrong, and by how much its labels are off, learned from a known star.
+
+Missing molecules and wrong oscillator strengths bias every fit of real stars in the same places. A star whose labels
+are known from elsewhere (the Sun) shows where: its spectrum is compared with the model at those labels. What the mask
+leaves shifts the labels still; the shift of the star that taught the mask, its zero points, is taken off those of
+others (a differential analysis in the coarsest form). The star that taught a mask is no test of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from starpayne import bundle
+from starpayne.bundle import Model
+from starpayne.errors import SpectrumError
+from starpayne.files import write_json
+from starpayne.fitting.fit import fit
+from starpayne.fitting.instrument import Resolution, typical_fwhm
+from starpayne.fitting.options import FitOptions
+from starpayne.fitting.result import FitResult
+from starpayne.spectra import ObservedSpectrum
+from starpayne.wavelengths import SPEED_OF_LIGHT, check_medium, convert_medium, doppler_factor
+
+FORMAT = "starpayne line mask 1"
+
+THRESHOLD = 0.03
+"""Misfit, as a fraction of the continuum, above which a pixel is masked."""
+
+MOST = 0.6
+"""A mask that hides more than this fraction of the pixels says that the labels, not the lines, are wrong."""
+
+
+@dataclass(frozen=True)
+class LineMask:
+    """Rest-frame windows that are not to be fitted, and zero points of labels.
+
+    Args:
+        windows: (low, high) in Å at rest, in ``medium``, increasing.
+        medium: "air" or "vacuum".
+        zero_points: label → what a fit with these windows gives for the reference star, minus what is true.
+        free: the labels that were free in that fit; zero points suit fits of the same ones.
+        model: digest of the model; zero points are of no use to another.
+        source: how it was learned: reference labels, spectrum, resolution, threshold, fraction of pixels masked.
+    """
+
+    windows: tuple[tuple[float, float], ...]
+    medium: str
+    zero_points: Mapping[str, float] = field(default_factory=dict)
+    free: tuple[str, ...] = ()
+    model: str = ""
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_medium(self.medium)
+        for low, high in self.windows:
+            if not (np.isfinite(low) and np.isfinite(high) and low < high):
+                raise SpectrumError(f"the line mask window {low:g} to {high:g} Å must have its lower end first")
+
+    def keeps(self, rest: np.ndarray, medium: str) -> np.ndarray:
+        """Return (n,) bool: which pixels, by their wavelength at rest (Å), may be fitted."""
+        if not self.windows:
+            return np.ones(len(rest), bool)
+        wavelength = convert_medium(rest, medium, self.medium)
+        low, high = np.array(self.windows).T
+        i = np.searchsorted(low, wavelength, side="right") - 1
+        return (i < 0) | (wavelength > high[np.maximum(i, 0)])
+
+    def without_zero_points(self) -> LineMask:
+        """Return the windows alone, which any model can use."""
+        return replace(self, zero_points={}, free=(), model="")
+
+    def write(self, path: str | Path) -> None:
+        """Write it as JSON."""
+        write_json(
+            Path(path),
+            {
+                "format": FORMAT, "medium": self.medium, "windows": [list(w) for w in self.windows],
+                "zero_points": dict(self.zero_points), "free": list(self.free), "model": self.model,
+                "source": dict(self.source),
+            },
+        )  # fmt: skip
+
+    @classmethod
+    def read(cls, path: str | Path) -> LineMask:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            SpectrumError: if it is no such file.
+        """
+        path = Path(path)
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data["format"] != FORMAT:
+                raise SpectrumError(f"{path} has the format {data['format']!r}; this version reads {FORMAT!r}")
+            return cls(
+                tuple((float(low), float(high)) for low, high in data["windows"]), str(data["medium"]),
+                {str(k): float(v) for k, v in data["zero_points"].items()}, tuple(map(str, data["free"])),
+                str(data["model"]), dict(data["source"]),
+            )  # fmt: skip
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise SpectrumError(f"the line mask {path} cannot be read: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, SpectrumError):
+                raise
+            raise SpectrumError(f"{path} is no line mask: {type(error).__name__}: {error}") from error
+
+
+def learn_mask(
+    spectrum: ObservedSpectrum,
+    model: Model,
+    resolution: Resolution,
+    labels: Mapping[str, float],
+    options: FitOptions | None = None,
+    threshold: float = THRESHOLD,
+) -> LineMask:
+    """Learn where a model fails from a star whose labels are known.
+
+    Velocity, rotation, continuum and the labels that are not given are fitted with the others held. Pixels that are
+    then off by more than the threshold are masked, half a resolution element to either side with them. A second fit
+    with the mask, all labels free but those the options fix, gives the zero points.
+
+    Args:
+        spectrum, model, resolution: as of :func:`starpayne.fitting.fit`.
+        labels: those of the star, physical units.
+        options: as later fits will have them.
+        threshold: as a fraction of the continuum.
+
+    Raises:
+        SpectrumError: if the fit fails, or the mask hides most pixels; LabelError for an unknown label.
+    """
+    options = options or FitOptions()
+    if not 0 < threshold < 1:
+        raise SpectrumError(f"threshold = {threshold:g} is outside the range 0 to 1 (a fraction of the continuum)")
+    model.emulator.space.refuse_unknown(labels, "labels of the reference star")
+    options = replace(options, line_mask=None)
+    held = _unmasked(options, {**options.fix, **labels})
+    known = fit(spectrum, model, resolution, held)
+    if "failed" in known.flags:
+        raise SpectrumError(
+            f"{spectrum.name}: the fit at the labels of the reference star failed, so it teaches no mask"
+        )
+    windows, fraction = _windows(known, typical_fwhm(resolution), threshold)
+    if fraction > MOST:
+        raise SpectrumError(
+            f"{spectrum.name}: {100 * fraction:.0f} % of the pixels are off by more than {threshold:g}; check the "
+            "labels and the resolution, or raise the threshold"
+        )
+    mask = LineMask(windows, known.medium)
+    result = fit(spectrum, model, resolution, replace(options, line_mask=mask))
+    free = tuple(name for name in result.labels if name not in result.fixed)
+    return replace(
+        mask,
+        zero_points={name: result.labels[name] - value for name, value in labels.items() if name in free},
+        free=free,
+        model=bundle.digest(model.emulator),
+        source={
+            "reference": {name: float(value) for name, value in labels.items()}, "spectrum": spectrum.name,
+            "resolution": known.resolution, "threshold": threshold, "fraction_masked": round(fraction, 4),
+            "errors": {name: result.errors[name] for name in labels if name in free},
+            "reduced_chi2_before": known.reduced_chi2, "reduced_chi2_after": result.reduced_chi2,
+        },
+    )  # fmt: skip
+
+
+def _unmasked(options: FitOptions, fix: Mapping[str, float]) -> FitOptions:
+    """Return options of a fit that holds these labels, without what concerns them otherwise."""
+    return replace(
+        options, fix=fix, bounds={k: v for k, v in options.bounds.items() if k not in fix},
+        prior={k: v for k, v in options.prior.items() if k not in fix},
+    )  # fmt: skip
+
+
+def _windows(result: FitResult, fwhm: float, threshold: float) -> tuple[tuple[tuple[float, float], ...], float]:
+    """Return the windows at rest, and the fraction of the used pixels that they hide."""
+    rest = result.wavelength / doppler_factor(result.rv)
+    with np.errstate(invalid="ignore"):
+        wrong = (np.abs(result.residual / result.continuum) > threshold) & result.used
+    half = 0.5 * fwhm / SPEED_OF_LIGHT
+    merged: list[list[float]] = []
+    for centre in rest[wrong]:
+        low, high = float(centre * (1 - half)), float(centre * (1 + half))
+        if merged and low <= merged[-1][1]:
+            merged[-1][1] = high
+        else:
+            merged.append([low, high])
+    windows = tuple((round(low, 4), round(high, 4)) for low, high in merged)
+    hidden = ~LineMask(windows, result.medium).keeps(rest, result.medium)
+    return windows, float(hidden[result.used].mean()) if result.used.any() else 1.0

@@ -1,0 +1,128 @@
+"""What all stars of one run share: the model, the options, and what is dear to make anew for each star."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from starpayne import bundle
+from starpayne.bundle import Model
+from starpayne.emulators import BoundEmulator
+from starpayne.errors import SpectrumError
+from starpayne.fitting.broadening import Broadening
+from starpayne.fitting.forward import bind, kernel_reach, refuse_intensities
+from starpayne.fitting.freedom import FreeLabels
+from starpayne.fitting.instrument import LogGrid
+from starpayne.fitting.options import FitOptions
+from starpayne.fitting.search import Searcher, Templates
+from starpayne.fitting.solver import Parameters
+from starpayne.wavelengths import lagrange_weights
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Setup:
+    """One run: a model, options, and a store of what its stars have in common.
+
+    Raises:
+        SpectrumError: for a model of intensities, or zero points of another model.
+        LabelError: for a label to fix, bound or constrain that is unknown or out of range.
+    """
+
+    model: Model
+    options: FitOptions
+    _kept: dict[Hashable, object] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        emulator, mask = self.model.emulator, self.options.line_mask
+        refuse_intensities(emulator)
+        emulator.space.refuse_unknown(self.options.label_priors, "labels with a prior")
+        _ = self.parameters
+        if mask is not None and mask.zero_points and mask.model != bundle.digest(emulator):
+            raise SpectrumError(
+                "the zero points of the line mask were learned with another model: learn them again, or use its "
+                "windows alone (--no-zero-points; LineMask.without_zero_points)"
+            )
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        options = self.options
+        free = FreeLabels.of(self.model.emulator.space, options.fix, options.label_bounds)
+        return Parameters(free, options.rv is None, options.vsini is None, options.broadening is None)
+
+    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]  # pyright: ignore[reportReturnType]
+
+    def bound(self, low: float, high: float, reach: float) -> tuple[BoundEmulator, LogGrid]:
+        """Return the emulator on its grid around observed wavelengths; see :func:`starpayne.fitting.forward.bind`."""
+        return bind(self.model.emulator, low, high, reach, self._once)
+
+    def broadening(self, grid: LogGrid, half_range: float, instrument: float = 0.0) -> Broadening:
+        """Return the transfer function with room for the widest kernel that the options allow.
+
+        The room does not follow the star, so that the arrays of all stars have one length and share one compiled
+        function.
+
+        Args:
+            grid: the model's wavelengths.
+            half_range: km/s that the velocity may be from the coarse one.
+            instrument: σ in km/s of a line-spread function that is the same on all pixels.
+        """
+        options = self.options
+        vsini = options.vsini_max if options.vsini is None else options.vsini
+        sigma = options.broadening_max if options.broadening is None else options.broadening
+        reach = kernel_reach(10 * np.ceil(half_range / 10), vsini, sigma)
+
+        def make() -> Broadening:
+            broadening = Broadening.on(grid, reach, options.limb_darkening, instrument)
+            return jax.tree.map(np.asarray, broadening)
+
+        return self._once(("broadening", grid, reach, instrument), make)
+
+    def searcher(self, grid: LogGrid) -> Searcher:
+        """Return the templates of the search for starting values."""
+        options = self.options
+
+        def make() -> Searcher:
+            emulator, free = self.model.emulator, self.parameters.labels
+            return Searcher(Templates.of(emulator, grid, free, options.n_search, options.seed))
+
+        return self._once(("search", grid), make)
+
+    def error_curves(self, grid: LogGrid) -> np.ndarray | None:
+        """Return (modes + 1, grid.size) float32: the modes of the emulator's error, and what they leave."""
+        residuals = self.model.residuals
+        if residuals is None or not self.options.emulator_error:
+            return None
+
+        def make() -> np.ndarray:
+            curves = np.concatenate([residuals.modes, residuals.noise[None]])
+            return onto_grid(residuals.wavelength, curves, grid).astype(np.float32)
+
+        return self._once(("error", grid), make)
+
+    @cached_property
+    def cube_to_labels(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The derivative (n_free, n_free) of the free labels by their coordinates, at a point (n_free,)."""
+        table = self.parameters.labels.free
+        if table is None:
+            return lambda cube: np.zeros((0, 0))
+        derivative = jax.jit(jax.jacfwd(table.from_cube))
+        return lambda cube: np.asarray(derivative(jnp.asarray(cube, jnp.float32)), np.float64)
+
+
+def onto_grid(wavelength: np.ndarray, curves: np.ndarray, grid: LogGrid) -> np.ndarray:
+    """Interpolate curves (k, m) given at wavelengths (m,) to the model grid (k, grid.size); constant beyond the
+    ends."""
+    target = np.clip(grid.wavelength, wavelength[0], wavelength[-1])
+    indices, weights = lagrange_weights(np.asarray(wavelength, np.float64), target)
+    return np.sum(np.asarray(curves, np.float64)[:, indices] * weights, axis=-1)

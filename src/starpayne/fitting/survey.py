@@ -1,0 +1,132 @@
+"""Fit many stars: some at a time, so that memory stays bounded, their descents side by side in compiled functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from starpayne.bundle import Model
+from starpayne.errors import StarpayneError
+from starpayne.fitting.course import Course, Request, course
+from starpayne.fitting.instrument import Resolution
+from starpayne.fitting.lockstep import Lane, proceed
+from starpayne.fitting.options import FitOptions
+from starpayne.fitting.problem import Descent
+from starpayne.fitting.result import FitResult
+from starpayne.fitting.setup import Setup
+from starpayne.fitting.statistics import summarise
+from starpayne.spectra import ObservedSpectrum
+
+AT_ONCE = 48
+"""Stars under way at a time."""
+
+T = TypeVar("T")
+
+Source = ObservedSpectrum | Callable[[], ObservedSpectrum]
+
+
+@dataclass(eq=False)
+class _Star:
+    """A star under way, and the descents it waits for."""
+
+    index: int
+    course: Course
+    waiting: list[Request]
+
+
+def fit_many(
+    spectra: Iterable[Source],
+    model: Model,
+    resolution: Resolution,
+    options: FitOptions | None = None,
+    at_once: int = AT_ONCE,
+) -> Iterator[FitResult | StarpayneError]:
+    """Fit many stars with one model; each gets what :func:`fit` would give it.
+
+    Descents of several stars share one call of a compiled function. Memory is bounded by ``at_once``, whatever the
+    number of stars: spectra are taken from the iterable as others are finished.
+
+    Args:
+        spectra: the observations, or functions that return them (such as readers of files), called when their turn
+            comes.
+        model, resolution, options: as of :func:`fit`; a resolution per pixel must suit every spectrum.
+        at_once: stars under way at a time.
+
+    Yields:
+        for each star, in the order given, its result, or the error that keeps it from being fitted.
+
+    Raises:
+        SpectrumError, LabelError: for a model or options with which no star can be fitted.
+
+    Example:
+        ``for result in fit_many(map(ObservedSpectrum.read, paths), model, 40000): ...``
+    """
+    setup = Setup(model, options or FitOptions())
+    return follow(spectra, resolution, setup, lambda descent: summarise(descent, setup), max(1, at_once))
+
+
+def follow(
+    spectra: Iterable[Source], resolution: Resolution, setup: Setup, finish: Callable[[Descent], T], at_once: int = 1
+) -> Iterator[T | StarpayneError]:
+    """Fit many stars, and yield what ``finish`` makes of where each ended; otherwise as :func:`fit_many`."""
+    spectra = iter(spectra)
+    under_way: list[_Star] = []
+    finished: dict[int, T | StarpayneError] = {}
+    next_in, next_out, more = 0, 0, True
+
+    def go_on(star: _Star) -> None:
+        """Let a star do its own part, up to its next descents or its end."""
+        try:
+            star.waiting = star.course.send(None)
+            under_way.append(star)
+        except StopIteration as end:
+            finished[star.index] = finish(end.value)
+        except StarpayneError as error:
+            finished[star.index] = error
+
+    while True:
+        # One star that takes long must not pile up the results of those behind it.
+        while more and len(under_way) < at_once and next_in < next_out + 4 * at_once:
+            try:
+                source = next(spectra)
+            except StopIteration:
+                more = False
+                break
+            try:
+                spectrum = source() if callable(source) else source
+                go_on(_Star(next_in, course(spectrum, resolution, setup), []))
+            except StarpayneError as error:
+                finished[next_in] = error
+            next_in += 1
+        while next_out in finished:
+            yield finished.pop(next_out)
+            next_out += 1
+        if not under_way:
+            if not more:
+                return
+            continue
+        _proceed(under_way, setup)
+        ready = [star for star in under_way if all(request.lane.done for request in star.waiting)]
+        under_way[:] = [star for star in under_way if star not in ready]
+        for star in ready:
+            go_on(star)
+
+
+def _proceed(under_way: list[_Star], setup: Setup) -> None:
+    """Take one batch of lanes a round further: of those whose arrays have the same shapes, the largest group."""
+    groups: dict[object, list[tuple[Request, Lane]]] = {}
+    for star in under_way:
+        for request in star.waiting:
+            if not request.lane.done:
+                groups.setdefault(_shape(request), []).append((request, request.lane))
+    group = max(groups.values(), key=len)
+    proceed(group[0][0].bound, setup.parameters, [lane for _, lane in group])
+
+
+def _shape(request: Request) -> object:
+    leaves, structure = jax.tree.flatten(request.lane.problem)
+    return id(request.bound), structure, tuple(np.shape(leaf) for leaf in leaves)
