@@ -1,12 +1,15 @@
 """Stars fitted per second by one process, and the share of the time that the emulator takes.
 
 ``python benchmarks/fitting.py MODEL [N]`` makes N stars with the model itself (S/N 100, R 40,000 or half its sampling,
-velocities within ±200 km/s, v sin i 0–30 km/s) and fits all labels, velocity, v sin i and a continuum of degree 4 to
-each, without a guess: once, which compiles, and once for the clock.
+five pixels per FWHM, which makes 2,000 over the 50 Å of mgb_reference; velocities within ±200 km/s, v sin i 0–30 km/s)
+and fits all labels, velocity, v sin i and a continuum of degree 4 to each, without a guess: once, which compiles, and
+once for the clock. ``MODEL`` may be ``transformer_128``: TransformerPayne of width 128 and depth 8 with random weights,
+which says nothing of its accuracy and all of its speed.
 """
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 
@@ -14,14 +17,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from yardstick import record
+from yardstick import data_folder, record
 
 from starpayne import bundle
-from starpayne.fitting import FitOptions, ForwardModel, fit
+from starpayne.fitting import FitOptions, FitResult, ForwardModel, fit_many, lockstep
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import doppler_factor, log_grid
 
-SNR = 100.0
+SNR, PIXELS_PER_FWHM = 100.0, 5
 
 
 def stars(model: bundle.Model, resolution: float, n: int) -> list[ObservedSpectrum]:
@@ -32,7 +35,7 @@ def stars(model: bundle.Model, resolution: float, n: int) -> list[ObservedSpectr
     for i, row in enumerate(labels):
         rv, vsini = random.uniform(-200, 200), random.uniform(0, 30)
         ends = np.array([emulator.domain.low, emulator.domain.high]) * doppler_factor(rv)
-        wavelength = log_grid(ends[0], ends[1], 3 * resolution)
+        wavelength = log_grid(ends[0], ends[1], PIXELS_PER_FWHM * resolution)
         forward, usable = ForwardModel.on(emulator, wavelength, resolution, velocity=rv)
         flux = np.asarray(forward(jnp.asarray(row, jnp.float32), rv, vsini), np.float64)
         noise = random.normal(0, 1 / SNR, len(flux))
@@ -41,55 +44,97 @@ def stars(model: bundle.Model, resolution: float, n: int) -> list[ObservedSpectr
     return spectra
 
 
-def seconds_per_jacobian(model: bundle.Model) -> float:
-    """Return the time of one emulated spectrum with its derivatives by all labels."""
+def untrained(recipe: str) -> bundle.Model:
+    """Return a network of a shipped recipe on the labels and wavelengths of mgb_reference, with random weights."""
+    import tempfile
+    from pathlib import Path
+
+    from starpayne.importing import import_folder
+    from starpayne.training import Recipe, TrainingData, train
+
+    with tempfile.TemporaryDirectory() as folder:
+        grid = import_folder(data_folder() / "mgb_reference", Path(folder) / "g.zarr")
+        changes = {"steps": 1, "validate_every": 1, "batch_spectra": 2, "precision": "float32"}
+        data = TrainingData.from_grid(grid, 8, name="mgb_reference")
+        return train(data, Recipe.preset(recipe).replace(**changes), Path(folder) / "m")
+
+
+def seconds_of_emulator(model: bundle.Model, lanes: int) -> tuple[float, float]:
+    """Return the time of one spectrum, and of one with its derivatives by all labels, in batches of so many."""
     bound = model.emulator.on()
     n = len(model.emulator.space)
+    one_by_one = 4 * bound.floats_per_spectrum * (n + 1) > lockstep.CACHED
 
     @eqx.filter_jit
-    def evaluate(bound, labels):
-        return jax.vmap(lambda t: jax.jvp(bound, (labels,), (t,)), out_axes=(None, 0))(jnp.eye(n))
+    def spectra(bound, labels):
+        return jax.vmap(bound)(labels)
 
-    labels = jnp.asarray(model.emulator.space.from_cube(np.full(n, 0.5)), jnp.float32)
-    jax.block_until_ready(evaluate(bound, labels))
-    start = time.perf_counter()
-    for _ in range(10):
-        jax.block_until_ready(evaluate(bound, labels))
-    return (time.perf_counter() - start) / 10
+    @eqx.filter_jit
+    def derivatives(bound, labels):
+        def one(labels):
+            if one_by_one:
+                depth, linear = jax.linearize(bound, labels)
+                return depth, jax.lax.map(linear, jnp.eye(n))
+            return jax.vmap(lambda t: jax.jvp(bound, (labels,), (t,)), out_axes=(None, 0))(jnp.eye(n))
+
+        return jax.vmap(one)(labels)
+
+    labels = jnp.asarray(model.emulator.space.sobol(lanes, 0), jnp.float32)
+    found = []
+    for function in (spectra, derivatives):
+        jax.block_until_ready(function(bound, labels))
+        start = time.perf_counter()
+        for _ in range(3):
+            jax.block_until_ready(function(bound, labels))
+        found.append((time.perf_counter() - start) / 3 / lanes)
+    return found[0], found[1]
 
 
 def main() -> None:
-    model = bundle.load(sys.argv[1])
-    n = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+    model = untrained(sys.argv[1]) if sys.argv[1] == "transformer_128" else bundle.load(sys.argv[1])
+    n = int(sys.argv[2]) if len(sys.argv) > 2 else 100
     domain = model.emulator.domain
     resolution = min(40_000.0, 0.5 * domain.sampling, domain.resolution or np.inf)
     options = FitOptions(continuum_degree=4)
     spectra = stars(model, resolution, n)
+    renewed = []
+    original = lockstep.derivatives
+
+    def counted(bound, parameters, problem, theta, own):  # type: ignore[no-untyped-def]
+        renewed.append(len(theta))
+        return original(bound, parameters, problem, theta, own)
+
+    lockstep.derivatives = counted
     seconds = []
     for _ in range(2):
+        renewed.clear()
         start = time.perf_counter()
-        results = [fit(spectrum, model, resolution, options) for spectrum in spectra]
+        results = [r for r in fit_many(spectra, model, resolution, options) if isinstance(r, FitResult)]
         seconds.append(time.perf_counter() - start)
     total = seconds[1]
     wavelength = model.emulator.native_wavelength
     searched = time.perf_counter()
     model.emulator.predict(model.emulator.space.sobol(options.n_search, 0), wavelength)
-    templates = (time.perf_counter() - searched) * n
+    templates = time.perf_counter() - searched
     evaluations = sum(result.iterations for result in results)
+    parameters = len(model.emulator.space) + 2
+    lanes = lockstep.lanes(model.emulator.on(), parameters, 16)
+    one, with_derivatives = seconds_of_emulator(model, lanes)
+    emulator = evaluations * one + sum(renewed) * with_derivatives + templates
     record(
         f"fitting_{model.emulator.architecture}",
         {
-            "labels": len(model.emulator.space),
-            "pixels": int(np.median([result.n_pixels for result in results])),
-            "resolution": resolution,
-            "stars_per_second": round(n / total, 2),
-            "seconds_compiling": round(seconds[0] - total, 1),
-            "iterations_per_star": round(evaluations / n, 1),
-            "share_of_time_in_emulator": round((evaluations * seconds_per_jacobian(model) + templates) / total, 3),
+            "model": sys.argv[1].rstrip("/").split("/")[-1], "stars": len(results), "labels": len(model.emulator.space),
+            "pixels": int(np.median([result.n_pixels for result in results])), "resolution": resolution,
+            "stars_per_second": round(len(results) / total, 3), "seconds_per_star": round(total / len(results), 3),
+            "seconds_compiling": round(seconds[0] - total, 1), "lanes": lanes,
+            "iterations_per_star": round(evaluations / n, 1), "derivatives_per_star": round(sum(renewed) / n, 2),
+            "share_of_time_in_emulator": round(emulator / total, 3),
             "share_of_time_in_templates": round(templates / total, 3),
             "median_reduced_chi2": round(float(np.median([result.reduced_chi2 for result in results])), 3),
+            "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         },
-    )
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

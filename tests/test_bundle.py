@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import equinox as eqx
@@ -330,3 +331,28 @@ def test_few_validation_spectra_leave_at_least_half_of_them_as_noise() -> None:
     residuals = np.random.default_rng(0).normal(size=(4, 12))
     assert Residuals.from_validation(np.linspace(5000, 5010, 12), residuals).modes.shape == (2, 12)
     assert Residuals.from_validation(np.linspace(5000, 5010, 12), residuals[:1]).modes.shape == (1, 12)
+
+
+def test_the_size_of_residuals_follows_the_labels(random: np.random.Generator, tmp_path: Path) -> None:
+    labels = toy.labels(200)
+    u = toy.SPACE.scale(labels)[:, 0]
+    true = np.exp(1.5 * (u - u.mean()))
+    residuals = true[:, None] * random.normal(0, 0.01, (200, 40))
+    wavelength = np.linspace(5000, 5010, 40)
+    found = Residuals.from_validation(wavelength, residuals, space=toy.SPACE, labels=labels)
+    size = found.size_at(toy.SPACE, labels)
+    np.testing.assert_allclose(size / np.exp(np.mean(np.log(size))), true / np.exp(np.mean(np.log(true))), rtol=0.2)
+    # Times the size, the covariance is still that of the residuals.
+    variance = np.sum(found.modes.astype(float) ** 2, axis=0) + found.noise.astype(float) ** 2
+    assert np.mean(size**2) * variance.mean() == pytest.approx(np.mean(residuals**2), rel=0.05)
+    assert found.size_at(toy.SPACE, labels[3]).shape == ()
+    plain = Residuals.from_validation(wavelength, residuals[:50], space=toy.SPACE, labels=labels[:50])
+    np.testing.assert_array_equal(plain.size_at(toy.SPACE, labels), 1.0)
+
+
+def test_a_size_that_does_not_fit_the_labels_is_refused(payne_model: Model, tmp_path: Path) -> None:
+    assert payne_model.residuals is not None
+    wrong = replace(payne_model.residuals, size=np.zeros(3, np.float32))
+    folder = save(replace(payne_model, residuals=wrong), tmp_path / "m")
+    with pytest.raises(BundleError, match="the size of the residuals does not fit the labels"):
+        load(folder)

@@ -125,7 +125,12 @@ def load_adapter(path: str | Path, base: Model | None = None, check_fingerprint:
         tensors = read_weights(path / ARRAYS, ADAPTER, int(weights["bytes"]), str(weights["sha256"]))
         emulator = adapted(base.emulator, _target(manifest, base, tensors, path))
         emulator = merged(emulator, _update(tensors, emulator, path))
-        model = Model(emulator, residuals_in(tensors, path), dict(manifest["training"]), dict(manifest["validation"]))
+        model = Model(
+            emulator,
+            residuals_in(tensors, path, emulator.space),
+            dict(manifest["training"]),
+            dict(manifest["validation"]),
+        )
         fingerprint = manifest["fingerprint"]
     except BundleError:
         raise

@@ -17,7 +17,7 @@ import numpy as np
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as serialise_safetensors
 
-from starpayne.bundle.model import Model, Residuals
+from starpayne.bundle.model import Model, Residuals, size_features
 from starpayne.emulators import CHANNELS, Emulator, SpectralDomain, architecture
 from starpayne.errors import BundleError, OutputExistsError, StarpayneError
 from starpayne.files import read_json, replace_folder, write_json
@@ -90,7 +90,7 @@ def load_folder(path: str | Path, check_fingerprint: bool = True) -> Model:
         raise BundleError(f"{path / MANIFEST} is inconsistent: {type(error).__name__}: {error}") from error
     tensors = read_weights(path / WEIGHTS, MANIFEST, size, checksum)
     emulator = _fill(skeleton, tensors, path)
-    residuals = residuals_in(tensors, path)
+    residuals = residuals_in(tensors, path, emulator.space)
     if check_fingerprint:
         compare_fingerprint(emulator, fingerprint, path / MANIFEST)
     return Model(emulator, residuals, training, validation)
@@ -204,15 +204,18 @@ def _fill(skeleton: Emulator, tensors: Mapping[str, np.ndarray], path: Path) -> 
     return eqx.combine(jax.tree_util.tree_unflatten(structure, leaves), rest)
 
 
-def residuals_in(tensors: Mapping[str, np.ndarray], path: Path) -> Residuals | None:
+def residuals_in(tensors: Mapping[str, np.ndarray], path: Path, space: LabelSpace) -> Residuals | None:
     parts = {n.removeprefix(RESIDUAL_PREFIX): v for n, v in tensors.items() if n.startswith(RESIDUAL_PREFIX)}
     if not parts:
         return None
-    if set(parts) != {"wavelength", "modes", "noise"}:
+    # Models of before residuals had a size have none.
+    if set(parts) not in ({"wavelength", "modes", "noise"}, {"wavelength", "modes", "noise", "size"}):
         raise BundleError(f"{path}: the residual covariance needs wavelength, modes and noise, found {sorted(parts)}")
     m = len(parts["wavelength"])
     if parts["modes"].ndim != 2 or parts["modes"].shape[1] != m or parts["noise"].shape != (m,):
         raise BundleError(f"{path}: the arrays of the residual covariance have different lengths")
+    if parts.get("size", np.zeros(0)).shape not in ((0,), (size_features(space),)):
+        raise BundleError(f"{path}: the size of the residuals does not fit the labels")
     if not all(np.all(np.isfinite(v)) for v in parts.values()):
         raise BundleError(f"{path}: the residual covariance holds values that are not finite")
     return Residuals(**parts)

@@ -29,7 +29,7 @@ from starpayne.wavelengths import SPEED_OF_LIGHT, check_medium, convert_medium, 
 
 FORMAT = "starpayne line mask 1"
 
-THRESHOLD = 0.03
+THRESHOLD = 0.05
 """Misfit, as a fraction of the continuum, above which a pixel is masked."""
 
 MOST = 0.6

@@ -84,7 +84,9 @@ class Scene:
         normal = design.T @ design
         normal += 1e-10 * np.trace(normal) * np.eye(len(normal))
         continuum = basis @ np.linalg.solve(normal, design.T @ (data / error))
-        return Sight(modes * continuum, left * continuum)
+        residuals = setup.model.residuals
+        size = 1.0 if residuals is None else float(residuals.size_at(setup.model.emulator.space, labels))
+        return Sight(size * modes * continuum, size * left * continuum)
 
     def problem(self, sight: Sight, noise: Noise) -> Problem:
         """Return the problem with the emulator's error, and with noise added to it and the stated errors."""

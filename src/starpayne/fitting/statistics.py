@@ -40,8 +40,7 @@ def summarise(descent: Descent, setup: Setup) -> FitResult:
     theta = np.asarray(solution.theta, np.float64)
     residual, jacobian = project(problem, solution)
     good = bool(np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian)) and np.all(np.isfinite(theta)))
-    n = int(descent.scene.used.sum())
-    freedom = max(1, n - len(parameters) - problem.basis.shape[1])
+    freedom = degrees_of_freedom(descent, len(parameters))
     with_jitter = float(residual @ residual) / freedom if good else np.nan
     # With the stated errors and the emulator's alone, without what was added.
     stated = descent.scene.problem(descent.sight, Noise()) if jitter else problem
@@ -49,15 +48,15 @@ def summarise(descent: Descent, setup: Setup) -> FitResult:
     known = "no_errors" not in star.flags
     chi2 = float(stated_residual @ stated_residual) if known else with_jitter * freedom
     reduced = chi2 / freedom
-    # Without stated errors, and without jitter, the residuals are all there is to know the noise from.
-    scale = float(np.sqrt(max(1.0, with_jitter) if known or jitter else with_jitter)) if good else np.nan
+    factor = covariance_factor(descent, residual, len(parameters)) if good else np.nan
+    scale = float(np.sqrt(factor / descent.noise.inflation))
 
     cube = theta[:n_labels]
     labels = parameters.labels.from_cube(cube)
     shift, vsini2, sigma2 = descent.widths(parameters)
     rv = radial_velocity(log_velocity(plan.rv) + shift)
     off, by_prior = prior_rows(problem, parameters, setup, theta, np.array([shift, vsini2, sigma2]))
-    data = jacobian.T @ jacobian / (scale**2 * descent.noise.inflation)
+    data = jacobian.T @ jacobian / factor
     prior = by_prior.T @ by_prior
     in_cube, from_data = _inverse(data + prior), _inverse(data)
     by_cube = _to_physical(parameters, plan, cube, in_cube, rv, vsini2, sigma2, setup)
@@ -115,6 +114,22 @@ def summarise(descent: Descent, setup: Setup) -> FitResult:
     )  # fmt: skip
 
 
+def degrees_of_freedom(descent: Descent, n_parameters: int) -> int:
+    """Return pixels less parameters, at least one."""
+    return max(1, int(descent.scene.used.sum()) - n_parameters - descent.problem.basis.shape[1])
+
+
+def covariance_factor(descent: Descent, residual: np.ndarray, n_parameters: int) -> float:
+    """Return by what the covariance of the parameters is larger than the weights of the pixels imply.
+
+    By the correlation of the noise that was added; and by the reduced χ² where that is above one, or where neither
+    errors nor jitter say what the noise is.
+    """
+    reduced = float(residual @ residual) / degrees_of_freedom(descent, n_parameters)
+    known = "no_errors" not in descent.scene.star.flags or descent.noise.jitter > 0
+    return descent.noise.inflation * (max(1.0, reduced) if known else reduced)
+
+
 def to_gain(residual: np.ndarray, jacobian: np.ndarray, theta: np.ndarray) -> float:
     """Return by how much the best step inside the unit cube should lower χ²."""
     if not len(theta):
@@ -142,7 +157,7 @@ def noise_for(descent: Descent, n_parameters: int, robust: bool) -> Noise:
     w = np.asarray(problem.inverse_error, np.float64)[used]
     # Whitened once more: C⁻¹ r is the residual less what the modes of the emulator's error explain of it.
     residual = _whitened(problem, project(problem, descent.solution)[0])[used] / w
-    freedom = max(1, len(w) - n_parameters - problem.basis.shape[1])
+    freedom = degrees_of_freedom(descent, n_parameters)
     return estimate(residual, descent.noise.stated(w**-2.0), freedom, robust)
 
 

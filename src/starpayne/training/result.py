@@ -35,7 +35,9 @@ def validated_model(
     ]
     return bundle.Model(
         emulator=emulator,
-        residuals=bundle.Residuals.from_validation(data.wavelength, residual),
+        residuals=bundle.Residuals.from_validation(
+            data.wavelength, residual, space=emulator.space, labels=data.validation_labels
+        ),
         training={
             "split": dict(data.split),
             "source": dict(data.source),

@@ -125,7 +125,9 @@ def finetune(
     return Tuned(
         Model(
             emulator,
-            Residuals.from_validation(data.wavelength, residual),
+            Residuals.from_validation(
+                data.wavelength, residual, space=emulator.space, labels=data.labels[held_out]
+            ),
             {
                 "split": dict(data.split),
                 "source": dict(data.source),
