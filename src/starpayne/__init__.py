@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from starpayne.emulators import Emulator, Payne, TransformerPayne
     from starpayne.errors import StarpayneError
     from starpayne.evaluation import evaluate
-    from starpayne.fitting import FitOptions, FitResult, fit
+    from starpayne.fitting import FitOptions, FitResult, LineMask, Posterior, fit, fit_many, learn_mask, sample
     from starpayne.grid import Grid
     from starpayne.importing import import_folder
     from starpayne.labels import Constraint, Label, LabelSpace
@@ -31,7 +31,8 @@ _HOME = {
     "Model": "bundle", "load": "bundle", "save": "bundle",
     "Emulator": "emulators", "Payne": "emulators", "TransformerPayne": "emulators",
     "StarpayneError": "errors", "evaluate": "evaluation",
-    "FitOptions": "fitting", "FitResult": "fitting", "fit": "fitting",
+    "FitOptions": "fitting", "FitResult": "fitting", "fit": "fitting", "fit_many": "fitting",
+    "LineMask": "fitting", "learn_mask": "fitting", "Posterior": "fitting", "sample": "fitting",
     "Grid": "grid", "import_folder": "importing",
     "Constraint": "labels", "Label": "labels", "LabelSpace": "labels",
     "ObservedSpectrum": "spectra", "Design": "synthesis", "synthesize": "synthesis",
@@ -39,9 +40,9 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = [
-    "Constraint", "Design", "Emulator", "FitOptions", "FitResult", "Grid", "Label", "LabelSpace", "Model",
-    "ObservedSpectrum", "Payne", "Recipe", "StarpayneError", "TrainingData", "TransformerPayne", "evaluate", "fit",
-    "import_folder", "load", "save", "synthesize", "train",
+    "Constraint", "Design", "Emulator", "FitOptions", "FitResult", "Grid", "Label", "LabelSpace", "LineMask", "Model",
+    "ObservedSpectrum", "Payne", "Posterior", "Recipe", "StarpayneError", "TrainingData", "TransformerPayne",
+    "evaluate", "fit", "fit_many", "import_folder", "learn_mask", "load", "sample", "save", "synthesize", "train",
 ]  # fmt: skip
 
 

@@ -23,10 +23,6 @@ from starpayne.fitting.setup import Setup
 from starpayne.fitting.statistics import noise_for
 from starpayne.spectra import ObservedSpectrum
 
-NEAR = 100.0
-"""km/s: starts whose velocity is further from the best one's would leave another set of pixels, and are not
-compared."""
-
 SAME = 5.0
 """km/s: starts whose velocity is nearer to the best one's than this take that one: they share its pixels."""
 
@@ -39,7 +35,7 @@ ROUNDS = 4
 CHANCE = 4.0
 """Standard deviations of the reduced χ² above one, up to which the best start counts as the one that found its star."""
 
-FIRST, LAST = 0.1, 0.01
+FIRST, LAST = 0.5, 0.01
 """Tolerances of the solver: for descents whose errors are made anew where they end, and for those that stay."""
 
 
@@ -95,12 +91,11 @@ def search(star: Observation, setup: Setup) -> list[Start]:
         Query(
             star.wavelength[used], star.flux[used], star.error[used] ** -2.0, star.resolution_of(used),
             star.model_resolution, options.rv_limits, options.vsini_limits, options.continuum_degree,
-            options.limb_darkening,
+            options.limb_darkening, options.n_starts,
         )
     )  # fmt: skip
     best = starts[0].rv
-    near = [s for s in starts if abs(s.rv - best) < NEAR][: options.n_starts]
-    return [replace(s, rv=best) if abs(s.rv - best) < SAME else s for s in near]
+    return [replace(s, rv=best) if abs(s.rv - best) < SAME else s for s in starts]
 
 
 def doubtful(descent: Descent, setup: Setup) -> bool:

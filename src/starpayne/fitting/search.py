@@ -101,6 +101,7 @@ class Query:
         vsini: the lowest and the highest that may be, km/s.
         degree: of the continuum.
         limb_darkening: of the rotation profile.
+        n_starts: how many starts to return at most.
     """
 
     wavelength: np.ndarray
@@ -112,6 +113,7 @@ class Query:
     vsini: tuple[float, float]
     degree: int
     limb_darkening: float
+    n_starts: int
 
     @property
     def rotations(self) -> tuple[float, ...]:
@@ -164,15 +166,14 @@ class Searcher:
     _kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __call__(self, query: Query) -> list[Start]:
-        """Return a start for each template at its best velocity and rotation, the best first."""
+        """Return a start for each of the best templates, at its best velocity and rotation; the best first."""
         grid = self.templates.grid
         data = Binned.of(query, grid)
         size = len(range(0, grid.size, data.stride))
         first, last = (round(v / SPEED_OF_LIGHT / data.step) for v in query.rv_range)
         lags = np.arange(first, last + 1)
         summits = lags if len(lags) <= SUMMITS else self._velocities(query, data, lags, size)
-        starts = self._at(query, data, summits, size, (first, last))
-        return sorted(starts, key=lambda s: s.misfit)
+        return self._at(query, data, summits, size, (first, last))
 
     def _once(self, key: Hashable, make: Callable[[], T]) -> T:
         if key not in self._kept:
@@ -231,7 +232,7 @@ class Searcher:
         return lags[_lowest(lowest, SUMMITS, apart=max(2, round(30 / (SPEED_OF_LIGHT * data.step))))]
 
     def _at(self, query: Query, data: Binned, summits: np.ndarray, size: int, ends: tuple[int, int]) -> list[Start]:
-        """Return a start for each template: the best of its rotations at these lags."""
+        """Return a start for each of the best templates: the best of its rotations at these lags."""
         models = self._models(query, data)
         n_rotations, n = models.shape[:2]
         flat = models.reshape(-1, size)
@@ -257,13 +258,15 @@ class Searcher:
         lags = np.unique(np.clip([best - 1, best, best + 1], *ends))
         misfit = np.stack([at[lag] if lag in at else misfit_at(lag) for lag in lags.tolist()])
         misfit = misfit.reshape(len(lags), n_rotations, n)
-        rotations, starts = query.rotations, []
-        for i in range(n):
+        # Of each template its best lag and rotation; only the best templates are worth a start.
+        best_of = misfit.min(axis=(0, 1))
+        starts = []
+        for i in np.argsort(best_of, kind="stable")[: query.n_starts]:
             k, r = np.unravel_index(int(np.argmin(misfit[:, :, i])), misfit.shape[:2])
             offset = _vertex(misfit[:, r, i], int(k))
             rv = SPEED_OF_LIGHT * np.tanh((lags[k] + offset) * data.step)
             rv = float(min(max(rv, query.rv_range[0]), query.rv_range[1]))
-            starts.append(Start(self.templates.cube[i], rv, rotations[r], float(misfit[k, r, i])))
+            starts.append(Start(self.templates.cube[i], rv, query.rotations[r], float(best_of[i])))
         return starts
 
 
