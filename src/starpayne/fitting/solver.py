@@ -252,9 +252,11 @@ def advance(
     """
     gradient = state.jacobian.T @ state.residual
     hessian = state.jacobian.T @ state.jacobian
-    step, expected = bounded_step(hessian, gradient, state.theta, state.damping)
-    # Judged by the undamped step: along a nearly degenerate direction the damped one is always small.
-    _, to_gain = bounded_step(hessian, gradient, state.theta, MIN_DAMPING)
+    # Judged by the undamped step: along a nearly degenerate direction the damped one is always small. Both at once, as
+    # a loop is dear to compile.
+    dampings = jnp.stack([jnp.asarray(state.damping, jnp.float32), jnp.asarray(MIN_DAMPING, jnp.float32)])
+    steps, gains = jax.vmap(bounded_step, in_axes=(None, None, None, 0))(hessian, gradient, state.theta, dampings)
+    step, expected, to_gain = steps[0], gains[0], gains[1]
     theta = jnp.clip(state.theta + step, 0.0, 1.0)
     trial = evaluate(theta, step)
     # Differences before squares: the sums of float32 squares would lose a change of a few in 10⁶.
