@@ -261,7 +261,7 @@ DAMAGE = {
     "half a fingerprint": (manifest(lambda m: m["fingerprint"].pop("flux")), r"the fingerprint cannot be recomputed"),
     "residuals incomplete": (
         tensors(lambda t: t.pop("residuals.noise")),
-        r"residual covariance needs wavelength, modes and noise, found \['modes', 'wavelength'\]",
+        r"residual covariance needs wavelength, modes and noise, found \['modes', 'size', 'wavelength'\]",
     ),
     "residuals of different length": (
         tensors(lambda t: t.update({"residuals.noise": t["residuals.noise"][:-1]})),

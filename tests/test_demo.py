@@ -46,6 +46,6 @@ def test_the_demo_goes_on_after_ctrl_c_and_loses_nothing(tmp_path: Path, monkeyp
     assert (Grid.open(tmp_path / "grid.zarr").flux() == flux).all()
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert set(summary["evaluation"]) == {"payne", "transformer"}
-    assert {"value", "error", "truth"} == set(summary["fit"]["labels"]["teff"])
+    assert {"value", "error", "raw_error", "truth"} == set(summary["fit"]["labels"]["teff"])
     assert summary["fit"]["labels"]["teff"]["truth"] == demo.STAR["teff"]
     assert (tmp_path / "report.html").read_text().count("data:image/png;base64,") == 6

@@ -78,8 +78,8 @@ def run_demo(folder: str | Path, stage: Stage, quick: bool = False, workers: int
         workers: spectra synthesized at a time.
 
     Returns:
-        the summary: ``{"evaluation": {emulator: {"mae", …}}, "fit": {"labels": {name: {"value", "error", "truth"}}, …},
-        "seconds": {stage: …}}``.
+        the summary: ``{"evaluation": {emulator: {"mae", …}}, "fit": {"labels": {name:
+        {"value", "error", "raw_error", "truth"}}, …}, "seconds": {stage: …}}``.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def check_a_gaussian_posterior_agrees_with_the_errors_of_the_fit(drawn: Posterio
     best = np.array([*result.labels.values(), result.rv, result.vsini])
     sigma = np.sqrt(np.diag(result.covariance))
     assert drawn.names == result.names
-    assert drawn.samples.shape == (2, 400, 7)
+    assert drawn.samples.shape == (2, 300, 7)
     assert drawn.samples.dtype == np.float64
     np.testing.assert_allclose((drawn.flat.mean(0) - best) / sigma, 0, atol=0.3)
     np.testing.assert_allclose(drawn.flat.std(0) / sigma, 1, atol=0.2)

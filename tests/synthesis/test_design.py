@@ -75,7 +75,7 @@ def test_given_line_corners_are_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("seed", "sed", "unknown key 'sed' in the top level; allowed: name, n_spectra, seed, constraints"),
+        ("seed", "sed", "unknown key 'sed' in the top level; allowed: name, n_spectra, rows, seed, constraints"),
         ("sampling", "resolution", r"unknown key 'resolution' in \[wavelength\]; allowed: low, high, medium, sampling"),
         ("transform", "scale", r"unknown key 'scale' in \[labels.teff\]; allowed: low, high, transform"),
         ("n_test", "test", r"unknown key 'test' in \[split\]; allowed: n_test, n_validation"),

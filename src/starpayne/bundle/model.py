@@ -77,7 +77,7 @@ class Residuals:
         if not len(self.size):
             return np.ones(np.shape(labels)[:-1])
         logarithm = _size_features(space, labels) @ np.asarray(self.size, np.float64)
-        return np.exp(np.clip(logarithm, -math.log(MOST), math.log(MOST)))
+        return np.asarray(np.exp(np.clip(logarithm, -math.log(MOST), math.log(MOST))))
 
 
 def size_features(space: LabelSpace) -> int:
