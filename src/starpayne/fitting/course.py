@@ -20,7 +20,7 @@ from starpayne.fitting.plan import Plan, share_pixels
 from starpayne.fitting.problem import Descent, Scene, Sight
 from starpayne.fitting.search import Query, Start
 from starpayne.fitting.setup import Setup
-from starpayne.fitting.statistics import noise_for
+from starpayne.fitting.statistics import converged, noise_for
 from starpayne.spectra import ObservedSpectrum
 
 SAME = 5.0
@@ -31,6 +31,9 @@ REFINEMENTS = 6
 
 ROUNDS = 4
 """How often the velocity or rotation may run into the room made for it before the fit is left as it is."""
+
+REPAIRS = 2
+"""How often a descent that has ended too early is taken up again."""
 
 CHANCE = 4.0
 """Standard deviations of the reduced χ² above one, up to which the best start counts as the one that found its star."""
@@ -81,6 +84,12 @@ def course(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup) -> 
         # The pixels may be others now: their weights are made anew.
         noise, done = Noise(descent.noise.jitter), descent.iterations
         descent = yield from descend(star, moved, setup, noise, done)
+    for _ in range(REPAIRS):
+        if not np.isfinite(descent.chi2) or converged(descent, setup):
+            break
+        # From an exact derivative: along a long valley a secant one may have stopped too early.
+        scene, sight, noise, done = descent.scene, descent.sight, descent.noise, descent.iterations
+        descent = yield from follow(scene, sight, noise, descent.theta, None, setup, LAST, done)
     return descent
 
 

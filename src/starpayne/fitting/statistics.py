@@ -55,7 +55,7 @@ def summarise(descent: Descent, setup: Setup) -> FitResult:
     labels = parameters.labels.from_cube(cube)
     shift, vsini2, sigma2 = descent.widths(parameters)
     rv = radial_velocity(log_velocity(plan.rv) + shift)
-    off, by_prior = prior_rows(problem, parameters, setup, theta, np.array([shift, vsini2, sigma2]))
+    by_prior = prior_rows(problem, parameters, setup, theta, np.array([shift, vsini2, sigma2]))[1]
     data = jacobian.T @ jacobian / factor
     prior = by_prior.T @ by_prior
     in_cube, from_data = _inverse(data + prior), _inverse(data)
@@ -71,8 +71,7 @@ def summarise(descent: Descent, setup: Setup) -> FitResult:
     else:
         spread = np.sqrt(np.diag(by_cube @ from_data @ by_cube.T))
         flags += _label_flags(parameters, plan, theta, spread, by_cube, setup)
-        rows = np.concatenate([residual, off]), np.concatenate([jacobian, by_prior])
-        if to_gain(*rows, theta) > CONVERGED * max(1.0, with_jitter):
+        if not converged(descent, setup):
             flags.append("not_converged")
         # Where no errors are stated, the scatter between neighbouring pixels stands for them.
         if float(stated_residual @ stated_residual) / freedom > POOR:
@@ -149,6 +148,18 @@ def _inverse(hessian: np.ndarray) -> np.ndarray:
     if not np.all(np.isfinite(hessian)):
         return np.full_like(hessian, np.nan)
     return np.linalg.inv(hessian + np.eye(len(hessian))) if len(hessian) else hessian
+
+
+def converged(descent: Descent, setup: Setup) -> bool:
+    """Return whether a descent has no more than chance to gain, by its derivative in float64."""
+    parameters, theta = setup.parameters, descent.theta
+    residual, jacobian = project(descent.problem, descent.solution)
+    if not (np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian))):
+        return False
+    off, by_prior = prior_rows(descent.problem, parameters, setup, theta, descent.widths(parameters))
+    left = to_gain(np.concatenate([residual, off]), np.concatenate([jacobian, by_prior]), theta)
+    reduced = float(residual @ residual) / degrees_of_freedom(descent, len(parameters))
+    return left <= CONVERGED * max(1.0, reduced)
 
 
 def noise_for(descent: Descent, n_parameters: int, robust: bool) -> Noise:
