@@ -202,11 +202,15 @@ def test_the_emulators_flags_are_passed_on(star_model: Model, observe: Observe) 
     assert "no_molecules_below_5000_K" in fit(observe(cool), star_model, RESOLUTION).flags
 
 
-def test_an_emulator_that_breaks_is_a_flag(star_model: Model, observe: Observe) -> None:
+@pytest.mark.parametrize("with_errors", [False, True])
+def test_an_emulator_that_breaks_is_a_flag(
+    with_errors: bool, star_model: Model, with_residuals: Model, observe: Observe
+) -> None:
     broken = eqx.tree_at(
         lambda e: e.biases[-1], star_model.emulator, jnp.full_like(star_model.emulator.biases[-1], jnp.nan)
     )
-    result = fit(observe(), replace(star_model, emulator=broken), RESOLUTION)
+    model = replace(with_residuals if with_errors else star_model, emulator=broken)
+    result = fit(observe(), model, RESOLUTION)
     assert "failed" in result.flags
     assert result.to_dict()["labels"]["teff"] == {"value": None, "error": None, "raw_error": None}
 

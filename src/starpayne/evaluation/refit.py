@@ -135,15 +135,19 @@ class Fitter:
         self, flux: np.ndarray, cube: np.ndarray, known: Fits | None = None, progress: Progress | None = None
     ) -> Fits:
         """Fit stars (n, n_pixels) from starts (n, n_labels), or from where fits ended."""
-        lanes = [
+        lanes = self.lanes(flux, cube, known)
+        solve_together(self.forward.bound, self.parameters, lanes, OWN, progress)
+        return self._judged(lanes)
+
+    def lanes(self, flux: np.ndarray, cube: np.ndarray, known: Fits | None = None) -> list[Lane]:
+        """Return the descents of stars (n, n_pixels) from starts (n, n_labels), not yet begun."""
+        return [
             Lane(
                 eqx.tree_at(lambda p: p.flux, self.problem, star.astype(np.float32)), start, TOLERANCE, MAX_ITERATIONS,
                 None if known is None else known.model[i], None if known is None else known.derivative[i],
             )
             for i, (star, start) in enumerate(zip(flux, cube, strict=True))
         ]  # fmt: skip
-        solve_together(self.forward.bound, self.parameters, lanes, OWN, progress)
-        return self._judged(lanes)
 
     def bounds(self, truth: np.ndarray) -> np.ndarray:
         """Return the Cramér–Rao bound (n, n_labels) on each label's standard deviation, in physical units.

@@ -196,12 +196,13 @@ def sample(
         if progress is not None:
             progress(done + steps, total)
     z = np.concatenate(taken, axis=1)[:, warmup:]
-    samples = _physical(target, z, descent)
+    names = setup.parameters.names
+    # As the labels of the result.
+    samples = _physical(target, z, descent) - [result.zero_points.get(name, 0.0) for name in names]
     diagnostics = _numpyro().diagnostics
     # A chain that never moved has no variance to compare.
     with np.errstate(invalid="ignore", divide="ignore"):
         r_hat, n_eff = diagnostics.split_gelman_rubin(samples), diagnostics.effective_sample_size(samples)
-    names = setup.parameters.names
     return Posterior(
         result, names, samples,
         {name: float(value) for name, value in zip(names, r_hat, strict=True)},

@@ -94,9 +94,11 @@ class Scene:
         variance = self.error[used] ** 2 + sight.left[used] ** 2
         inverse = np.zeros(len(used))
         inverse[used] = noise.variance(variance) ** -0.5
+        # An emulator that gives no numbers: the solver finds that out, an eigenvalue problem would only stop.
+        modes = sight.modes if np.all(np.isfinite(sight.modes)) else np.zeros((0, len(used)))
         return eqx.tree_at(
             lambda p: (p.inverse_error, p.whitener), self.blank,
-            (inverse.astype(np.float32), whitener_of(sight.modes * inverse).T.astype(np.float32)),
+            (inverse.astype(np.float32), whitener_of(modes * inverse).T.astype(np.float32)),
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from starpayne.bundle import Model
-from starpayne.errors import StarpayneError
+from starpayne.errors import SpectrumError, StarpayneError
 from starpayne.fitting.course import Course, Request, course
 from starpayne.fitting.instrument import Resolution
 from starpayne.fitting.lockstep import Lane, proceed
@@ -34,6 +34,7 @@ class _Star:
     """A star under way, and the descents it waits for."""
 
     index: int
+    name: str
     course: Course
     waiting: list[Request]
 
@@ -87,6 +88,9 @@ def follow(
             finished[star.index] = finish(end.value)
         except StarpayneError as error:
             finished[star.index] = error
+        except np.linalg.LinAlgError as error:
+            # One star that breaks the algebra must not cost the others.
+            finished[star.index] = SpectrumError(f"{star.name}: the fit broke down numerically ({error})")
 
     while True:
         # One star that takes long must not pile up the results of those behind it.
@@ -98,7 +102,7 @@ def follow(
                 break
             try:
                 spectrum = source() if callable(source) else source
-                go_on(_Star(next_in, course(spectrum, resolution, setup), []))
+                go_on(_Star(next_in, spectrum.name, course(spectrum, resolution, setup), []))
             except StarpayneError as error:
                 finished[next_in] = error
             next_in += 1
