@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import equinox as eqx
 import numpy as np
@@ -11,9 +12,9 @@ import pytest
 from conftest import RESOLUTION, TRUTH
 
 from starpayne import plots
-from starpayne.bundle import Model
+from starpayne.bundle import Model, digest
 from starpayne.errors import LabelError, MissingExtraError, SpectrumError
-from starpayne.fitting import FitOptions, Posterior, sample
+from starpayne.fitting import FitOptions, LineMask, Posterior, sample
 
 KNOWN = {"teff": 5600.0, "logg": 3.6, "feh": -0.2, "alpha_fe": 0.15}
 MG_ALONE = FitOptions(fix=KNOWN, rv=0.0, vsini=8.0)
@@ -116,6 +117,10 @@ def test_the_same_seed_gives_the_same_draws_and_another_one_others(star_model, o
     )
     np.testing.assert_array_equal(first, again)
     assert not np.any(first == other)
+    mask = LineMask((), "air", {"mg_fe": 0.05}, ("mg_fe",), digest(star_model.emulator))
+    shifted = sample(observe(), star_model, RESOLUTION, replace(MG_ALONE, line_mask=mask), draws=60, warmup=60, seed=3)
+    np.testing.assert_allclose(shifted.samples, first - 0.05, atol=1e-12)
+    assert shifted.result.zero_points == {"mg_fe": 0.05}
 
 
 @pytest.mark.slow

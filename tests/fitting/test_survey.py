@@ -13,6 +13,10 @@ from starpayne.bundle import Model
 from starpayne.errors import LabelError, SpectrumError
 from starpayne.fitting import FitOptions, FitResult, ResolutionCurve, TabulatedProfile, fit, fit_many
 from starpayne.fitting.instrument import FWHM
+from starpayne.fitting.observation import Observation
+from starpayne.fitting.plan import Plan
+from starpayne.fitting.problem import Scene
+from starpayne.fitting.setup import Setup
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import SPEED_OF_LIGHT
 
@@ -44,6 +48,22 @@ def test_a_star_that_cannot_be_fitted_does_not_stop_the_others(star_model: Model
     assert [isinstance(outcome, FitResult) for outcome in outcomes] == [False, True, False, True]
     assert str(outcomes[0]) == "no such file"
     assert "does not overlap the model, 5000.00 to 50" in str(outcomes[2])
+
+
+def test_a_star_that_breaks_the_algebra_does_not_stop_the_others(
+    star_model: Model, observe: Observe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Scene.of
+
+    def broken(star: Observation, plan: Plan, setup: Setup) -> Scene:
+        if star.name == "odd":
+            raise np.linalg.LinAlgError("Singular matrix")
+        return real(star, plan, setup)
+
+    monkeypatch.setattr(Scene, "of", broken)
+    outcomes = list(fit_many([observe(name="odd"), observe(name="good")], star_model, RESOLUTION))
+    assert str(outcomes[0]) == "odd: the fit broke down numerically (Singular matrix)"
+    assert isinstance(outcomes[1], FitResult)
 
 
 def test_spectra_are_taken_as_others_are_finished(star_model: Model, observe: Observe) -> None:
