@@ -9,14 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from starpayne.errors import SpectrumError
-from starpayne.fitting.instrument import (
-    FWHM,
-    LogGrid,
-    TabulatedProfile,
-    check_resolution,
-    pixel_edges,
-    pixel_matrix,
-)
+from starpayne.fitting.instrument import LogGrid, pixel_edges, pixel_matrix
+from starpayne.fitting.resolution import FWHM, TabulatedProfile, check_resolution
 from starpayne.wavelengths import SPEED_OF_LIGHT, doppler_factor
 
 GRID = LogGrid(np.log(5000.0), 1 / 100_000, 1200)

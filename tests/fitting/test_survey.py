@@ -12,10 +12,10 @@ from conftest import RESOLUTION, SPACE, TRUTH
 from starpayne.bundle import Model
 from starpayne.errors import LabelError, SpectrumError
 from starpayne.fitting import FitOptions, FitResult, ResolutionCurve, TabulatedProfile, fit, fit_many
-from starpayne.fitting.instrument import FWHM
 from starpayne.fitting.observation import Observation
 from starpayne.fitting.plan import Plan
 from starpayne.fitting.problem import Scene
+from starpayne.fitting.resolution import FWHM
 from starpayne.fitting.setup import Setup
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import SPEED_OF_LIGHT

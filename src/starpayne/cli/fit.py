@@ -14,7 +14,7 @@ from starpayne.errors import SpectrumError
 if TYPE_CHECKING:
     from starpayne.bundle import Model
     from starpayne.fitting import FitOptions, FitResult
-    from starpayne.fitting.instrument import Resolution
+    from starpayne.fitting.resolution import Resolution
     from starpayne.spectra import ObservedSpectrum
 
 

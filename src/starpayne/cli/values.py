@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starpayne.errors import SpectrumError
 
 if TYPE_CHECKING:
-    from starpayne.fitting.instrument import Resolution
+    from starpayne.fitting.resolution import Resolution
 
 
 def pairs(option: str, words: Sequence[str]) -> dict[str, float]:
@@ -54,7 +54,7 @@ def read_resolution(text: str) -> Resolution:
     """
     import numpy as np
 
-    from starpayne.fitting.instrument import ResolutionCurve, TabulatedProfile
+    from starpayne.fitting.resolution import ResolutionCurve, TabulatedProfile
 
     try:
         return float(text)

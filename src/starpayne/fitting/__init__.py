@@ -2,10 +2,10 @@
 
 from starpayne.fitting.fit import fit
 from starpayne.fitting.forward import ForwardModel
-from starpayne.fitting.instrument import ResolutionCurve, TabulatedProfile
 from starpayne.fitting.linemask import LineMask, learn_mask
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.posterior import Posterior, sample
+from starpayne.fitting.resolution import ResolutionCurve, TabulatedProfile
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.survey import fit_many
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from starpayne.emulators import BoundEmulator
-from starpayne.fitting.instrument import Resolution
 from starpayne.fitting.lockstep import Lane
 from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import Observation, observation
 from starpayne.fitting.plan import Plan, share_pixels
 from starpayne.fitting.problem import Descent, Scene, Sight
+from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.search import Query, Start
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.statistics import converged, noise_for

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from starpayne.bundle import Model
-from starpayne.fitting.instrument import Resolution
 from starpayne.fitting.options import FitOptions
+from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.survey import fit_many
 from starpayne.spectra import ObservedSpectrum

@@ -15,15 +15,8 @@ from numpy.typing import ArrayLike
 from starpayne.emulators import BoundEmulator, Emulator
 from starpayne.errors import SpectrumError
 from starpayne.fitting.broadening import LIMB_DARKENING, Broadening
-from starpayne.fitting.instrument import (
-    LogGrid,
-    PixelMatrix,
-    Resolution,
-    ResolutionCurve,
-    check_resolution,
-    pixel_matrix,
-    uniform_width,
-)
+from starpayne.fitting.instrument import LogGrid, PixelMatrix, pixel_matrix
+from starpayne.fitting.resolution import Resolution, ResolutionCurve, check_resolution, uniform_width
 from starpayne.wavelengths import SPEED_OF_LIGHT, check_wavelength, convert_medium
 
 BLOCK = 512

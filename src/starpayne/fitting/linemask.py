@@ -21,8 +21,8 @@ from starpayne.bundle import Model
 from starpayne.errors import SpectrumError
 from starpayne.files import write_json
 from starpayne.fitting.fit import fit
-from starpayne.fitting.instrument import Resolution, typical_fwhm
 from starpayne.fitting.options import FitOptions
+from starpayne.fitting.resolution import Resolution, typical_fwhm
 from starpayne.fitting.result import FitResult
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import SPEED_OF_LIGHT, check_medium, convert_medium, doppler_factor

@@ -9,17 +9,8 @@ import numpy as np
 from starpayne.emulators import BoundEmulator
 from starpayne.errors import SpectrumError
 from starpayne.fitting.forward import no_overlap
-from starpayne.fitting.instrument import (
-    LogGrid,
-    PixelMatrix,
-    Profile,
-    Resolution,
-    ResolutionCurve,
-    check_resolution,
-    pixel_matrix,
-    uniform_width,
-    usable_pixels,
-)
+from starpayne.fitting.instrument import LogGrid, PixelMatrix, pixel_matrix, usable_pixels
+from starpayne.fitting.resolution import Profile, Resolution, ResolutionCurve, check_resolution, uniform_width
 from starpayne.fitting.setup import Setup
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import convert_medium, doppler_factor

@@ -8,9 +8,9 @@ import numpy as np
 
 from starpayne.errors import SpectrumError
 from starpayne.fitting.forward import log_velocity, no_overlap, radial_velocity
-from starpayne.fitting.instrument import typical_fwhm
 from starpayne.fitting.observation import Observation, about
 from starpayne.fitting.options import FitOptions
+from starpayne.fitting.resolution import typical_fwhm
 from starpayne.fitting.search import Start
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.solver import Parameters

@@ -21,7 +21,8 @@ from starpayne.emulators import Emulator
 from starpayne.fitting.broadening import rotation_transfer
 from starpayne.fitting.continuum import chebyshev
 from starpayne.fitting.freedom import FreeLabels
-from starpayne.fitting.instrument import FWHM, LogGrid, Resolution, fast_length, typical_fwhm
+from starpayne.fitting.instrument import LogGrid, fast_length
+from starpayne.fitting.resolution import FWHM, Resolution, typical_fwhm
 from starpayne.wavelengths import SPEED_OF_LIGHT
 
 T = TypeVar("T")

@@ -7,10 +7,10 @@ from scipy.optimize import lsq_linear
 
 from starpayne.emulators import flags_for
 from starpayne.fitting.forward import log_velocity, radial_velocity
-from starpayne.fitting.instrument import TabulatedProfile
 from starpayne.fitting.noise import Noise, estimate
 from starpayne.fitting.plan import Plan
 from starpayne.fitting.problem import Descent
+from starpayne.fitting.resolution import TabulatedProfile
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.solver import Parameters, Problem, Solution

@@ -12,10 +12,10 @@ import numpy as np
 from starpayne.bundle import Model
 from starpayne.errors import SpectrumError, StarpayneError
 from starpayne.fitting.course import Course, Request, course
-from starpayne.fitting.instrument import Resolution
 from starpayne.fitting.lockstep import Lane, proceed
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.problem import Descent
+from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.statistics import summarise
