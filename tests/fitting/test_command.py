@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.table import Table
+from conftest import SPACE, TRUTH
 from shell import refuse, run
 
 from starpayne import bundle
+from starpayne.cli.values import read_resolution
+from starpayne.errors import SpectrumError
+from starpayne.fitting import ResolutionCurve, TabulatedProfile
 
 
 @pytest.fixture
@@ -42,6 +47,45 @@ def test_fit_writes_table_json_and_figure_and_flags_a_corrupt_file(star_folder, 
     assert bad["labels"]["teff"]["value"] is None
     assert len(out.read_text().splitlines()) == 3
     assert (tmp_path / "figures" / "star.png").stat().st_size > 10_000
+
+
+def test_a_posterior_is_sampled_written_and_drawn(star_folder, star_file, tmp_path) -> None:
+    out, figures = tmp_path / "stars.ecsv", tmp_path / "figures"
+    corrupt = tmp_path / "corrupt.txt"
+    corrupt.write_text("not a spectrum")
+    known = [f"--fix={name}={value}" for name, value in zip(SPACE.names[:-1], TRUTH, strict=False)]
+    run(
+        "fit", star_file, corrupt, "--model", star_folder, "--resolution", 20_000, "--medium", "air", *known,
+        "--fix", "rv=0", "--fix", "vsini=8", "--sample", 60, "--out", out, "--figures", figures,
+    )  # fmt: skip
+    table = Table.read(out)
+    assert table["mg_fe_low"][0] < table["mg_fe_median"][0] < table["mg_fe_high"][0]
+    assert abs(table["mg_fe_median"][0] - table["mg_fe"][0]) < 3 * table["mg_fe_error"][0]
+    assert np.isnan(table["mg_fe_median"][1])
+    assert (figures / "star-corner.png").stat().st_size > 5_000
+    with np.load(figures / "star-posterior.npz") as file:
+        assert file["samples"].shape == (2, 60, 1)
+
+
+def test_a_resolution_is_a_number_or_a_table(tmp_path) -> None:
+    assert read_resolution("47000") == 47000.0
+    path = tmp_path / "r.txt"
+    path.write_text("# wavelength resolution\n5000, 20000\n5100, 21000\n")
+    curve = read_resolution(str(path))
+    assert isinstance(curve, ResolutionCurve)
+    assert curve(np.array([5050.0])) == pytest.approx([20500.0])
+    path.write_text("velocity response\n-10 0\n0 1\n10 0\n")
+    assert isinstance(read_resolution(str(path)), TabulatedProfile)
+    for text, why in (
+        ("lambda R\n5000 20000\n", "its first line must say 'wavelength resolution'"),
+        ("wavelength resolution\n5000 high\n", "every line but the first needs two numbers"),
+        ("wavelength resolution\n", "and two columns of numbers follow"),
+    ):
+        path.write_text(text)
+        with pytest.raises(SpectrumError, match=why):
+            read_resolution(str(path))
+    with pytest.raises(SpectrumError, match="is neither a number"):
+        read_resolution("sharp")
 
 
 def test_fit_refuses_a_single_bad_file(star_folder, tmp_path, monkeypatch, capsys) -> None:

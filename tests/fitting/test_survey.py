@@ -116,6 +116,13 @@ def test_bounds_hold(star_model: Model, observe: Observe) -> None:
     assert {"at_bound:teff", "at_bound:vsini"} <= set(result.flags)
 
 
+def test_bounds_may_be_wider_than_the_default_ranges(star_model: Model, observe: Observe) -> None:
+    bounds = {"rv": (550.0, 700.0), "vsini": (0.0, 300.0)}
+    result = fit(observe(rv=620.0, vsini=240.0, snr=400), star_model, RESOLUTION, FitOptions(bounds=bounds))
+    assert result.rv == pytest.approx(620.0, abs=4 * result.rv_error)
+    assert result.vsini == pytest.approx(240.0, abs=4 * result.vsini_error)
+
+
 def test_a_prior_and_the_data_meet_in_the_middle(star_model: Model, observe: Observe) -> None:
     spectrum = observe(snr=40)
     free = fit(spectrum, star_model, RESOLUTION)

@@ -63,13 +63,13 @@ def read_resolution(text: str) -> Resolution:
     path = Path(text)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        rows = [line.replace(",", " ").split()[:2] for line in lines if line.strip()]
+        rows = [line.lstrip("# ").replace(",", " ").split()[:2] for line in lines if line.strip("# ")]
         values = np.array([[float(x) for x in row] for row in rows[1:]])
     except OSError as error:
         raise SpectrumError(f"--resolution {text!r} is neither a number (λ/FWHM) nor a file to read") from error
     except (UnicodeDecodeError, ValueError) as error:
         raise SpectrumError(f"--resolution {path}: every line but the first needs two numbers ({error})") from error
-    head = " ".join(rows[0]).lstrip("# ").lower() if rows else ""
+    head = " ".join(rows[0]).lower() if rows else ""
     kind = {"wavelength resolution": ResolutionCurve, "velocity response": TabulatedProfile}.get(head)
     if kind is None or values.ndim != 2 or values.shape[1] != 2:
         raise SpectrumError(

@@ -95,7 +95,7 @@ def observation(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup
     if spectrum.error is None:
         flags.append("no_errors")
     wavelength = convert_medium(spectrum.wavelength, medium, domain.medium)
-    slow, fast = options.rv_range if options.rv is None else (options.rv, options.rv)
+    slow, fast = options.rv_limits
     near = (wavelength >= domain.low * doppler_factor(slow)) & (wavelength <= domain.high * doppler_factor(fast))
     if options.window:
         near &= (spectrum.wavelength >= options.window[0]) & (spectrum.wavelength <= options.window[1])

@@ -78,9 +78,8 @@ class Setup:
             instrument: σ in km/s of a line-spread function that is the same on all pixels.
         """
         options = self.options
-        vsini = options.vsini_max if options.vsini is None else options.vsini
-        sigma = options.broadening_max if options.broadening is None else options.broadening
-        reach = kernel_reach(10 * np.ceil(half_range / 10), vsini, sigma)
+        widest = options.vsini_limits[1], options.broadening_limits[1]
+        reach = kernel_reach(10 * np.ceil(half_range / 10), *widest)
 
         def make() -> Broadening:
             broadening = Broadening.on(grid, reach, options.limb_darkening, instrument)

@@ -41,11 +41,11 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         columns[f"{name}_raw_error"] = [_number(row["labels"][name].get("raw_error")) for row in rows]
     for name in SINGLE:
         columns[name] = [_number(row.get(name)) for row in rows]
-    sampled = [row["posterior"]["values"] for row in rows if "posterior" in row]
+    sampled = [row["posterior"]["parameters"] for row in rows if "posterior" in row]
     for name in sampled[0] if sampled else ():
         for what in ("median", "low", "high"):
             columns[f"{name}_{what}"] = [
-                _number(row.get("posterior", {}).get("values", {}).get(name, {}).get(what)) for row in rows
+                _number(row.get("posterior", {}).get("parameters", {}).get(name, {}).get(what)) for row in rows
             ]
     columns["flags"] = [" ".join(row["flags"]) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
