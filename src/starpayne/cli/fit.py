@@ -63,7 +63,8 @@ def fit(
         typer.Option(metavar="LOW:HIGH", help="Part with a continuum of its own, Å; or gaps: part at missing pixels."),
     ] = None,
     sample: Annotated[
-        int | None, typer.Option(metavar="N", help="Sample the posterior too (NUTS), N draws in each of two chains.")
+        int | None,
+        typer.Option(metavar="N", help="Sample the posterior too (NUTS), N draws in each of two chains.", min=50),
     ] = None,
     figures: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write a figure (PNG) per star.")] = None,
     overwrite: Overwrite = False,
@@ -153,7 +154,7 @@ def _outcomes(
 ) -> Any:  # fmt: skip
     """Yield the row of each star, or the error that keeps it from one; write its figures."""
     from starpayne import plots
-    from starpayne.errors import StarpayneError
+    from starpayne.errors import MissingExtraError, StarpayneError
     from starpayne.fitting import fit_many
 
     def drawn(result: FitResult) -> dict[str, Any]:
@@ -171,6 +172,8 @@ def _outcomes(
     for reader in readers:
         try:
             posterior = run(reader(), model, resolution, options, draws=draws)
+        except MissingExtraError:
+            raise
         except StarpayneError as error:
             yield error
             continue

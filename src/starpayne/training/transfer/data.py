@@ -76,8 +76,9 @@ def few_spectra(
             f"{n} spectra asked for; the grid has {len(rows)} usable ones to train and validate on, and fine-tuning "
             f"needs at least {FEWEST}: fewer cannot be validated"
         )
-    chosen = representative(base, grid.space, grid.labels[rows], n, hold) if pick == "representative" else np.arange(n)
-    rows = rows[chosen]
+    if pick == "representative" and n < len(rows):
+        rows = rows[representative(base, grid.space, grid.labels[rows], n, hold)]
+    rows = rows[:n]
     order = [grid.space.names.index(label) for label in space.names]
     wavelength = convert_medium(grid.wavelength, grid.medium, domain.medium)
     parts = [grid.flux(rows)]
