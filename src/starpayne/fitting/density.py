@@ -12,7 +12,7 @@ from starpayne.emulators import BoundEmulator
 from starpayne.fitting.instrument import AnyArray
 from starpayne.fitting.problem import Descent
 from starpayne.fitting.setup import Setup
-from starpayne.fitting.solver import Parameters, Problem, normalised_model, whitened, widths
+from starpayne.fitting.solver import Parameters, Problem, normalised_model, prior_residual, whitened, widths
 from starpayne.fitting.statistics import covariance_factor, prior_rows, project
 
 SOFTENING = 1e-6
@@ -112,7 +112,5 @@ def log_density(target: Target, z: Float[Array, " p"]) -> Float[Array, ""]:
     squares = values[1:][np.array([parameters.vsini, parameters.broadening])]
     total -= 0.5 * jnp.sum(jnp.log(squares + SOFTENING))
     if problem.prior is not None:
-        # As the fit has it, a tenth of a km/s added to the widths.
-        physical = jnp.concatenate([labels.from_cube(theta[:n]), values[:1], jnp.sqrt(values[1:] + 0.01)])
-        total -= 0.5 * jnp.sum(((physical - problem.prior.mean) * problem.prior.inverse_sigma) ** 2)
+        total -= 0.5 * jnp.sum(prior_residual(parameters, problem, problem.prior, theta) ** 2)
     return total

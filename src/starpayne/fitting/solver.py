@@ -23,6 +23,10 @@ from starpayne.fitting.broadening import Broadening
 from starpayne.fitting.freedom import FreeLabels
 from starpayne.fitting.instrument import AnyArray, PixelMatrix
 
+ROOT_SOFTENING = 0.01
+"""km²/s² added to the square of a width with a prior: a tenth of a km/s keeps the derivative of its root finite at
+zero."""
+
 MIN_DAMPING, MAX_DAMPING = 1e-6, 1e8
 
 
@@ -199,6 +203,16 @@ class Trial(NamedTuple):
     derivative: Float[AnyArray, "p n"]
 
 
+def prior_residual(
+    parameters: Parameters, problem: Problem, prior: Prior, theta: Float[AnyArray, " p"]
+) -> Float[Array, " values"]:
+    """Return how far each value is from the mean of its prior, in units of its σ; 0 where there is none."""
+    shift, vsini2, sigma2 = widths(parameters, problem, theta)
+    width = jnp.sqrt(jnp.stack([vsini2, sigma2]) + ROOT_SOFTENING)
+    labels = parameters.labels.from_cube(theta[: len(parameters.labels)])
+    return (jnp.concatenate([labels, shift[None], width]) - prior.mean) * prior.inverse_sigma
+
+
 def trial(
     parameters: Parameters,
     problem: Problem,
@@ -212,11 +226,7 @@ def trial(
     if prior is not None:
 
         def off(theta: AnyArray) -> Array:
-            shift, vsini2, sigma2 = widths(parameters, problem, theta)
-            # A tenth of a km/s keeps the derivative of a root finite at zero.
-            width = jnp.sqrt(jnp.stack([vsini2, sigma2]) + 0.01)
-            labels = parameters.labels.from_cube(theta[: len(parameters.labels)])
-            return (jnp.concatenate([labels, shift[None], width]) - prior.mean) * prior.inverse_sigma
+            return prior_residual(parameters, problem, prior, theta)
 
         residual = jnp.concatenate([residual, off(theta)])
         jacobian = jnp.concatenate([jacobian, jax.jacfwd(off)(theta)])

@@ -13,7 +13,7 @@ from starpayne.fitting.problem import Descent
 from starpayne.fitting.resolution import TabulatedProfile
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.setup import Setup
-from starpayne.fitting.solver import Parameters, Problem, Solution
+from starpayne.fitting.solver import ROOT_SOFTENING, Parameters, Problem, Solution
 from starpayne.wavelengths import SPEED_OF_LIGHT
 
 LOW_COVERAGE = 0.9
@@ -205,8 +205,7 @@ def prior_rows(
     derivative = np.zeros((len(inverse), len(theta)))
     derivative[np.ix_(free, range(n))] = setup.cube_to_labels(theta[:n])
     low, high = (np.asarray(x, np.float64) for x in (problem.low, problem.high))
-    # As the solver has it: a tenth of a km/s keeps the derivative of a root finite at zero.
-    root = np.sqrt(np.maximum(widths[1:], 0) + 0.01)
+    root = np.sqrt(np.maximum(widths[1:], 0) + ROOT_SOFTENING)
     slopes = np.array([1.0, *(0.5 / root)]) * (high - low)
     i = n
     for j, is_free in enumerate((parameters.rv, parameters.vsini, parameters.broadening)):
