@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,7 @@ def test_an_interrupted_study_goes_on_to_the_same_result(finished, finished_grid
         if text.startswith("payne-N20-s1: step 30"):
             raise KeyboardInterrupt
 
+    plan["recovery"] = {"n_spectra": 0}
     study = Study.from_dict(plan)
     with pytest.raises(KeyboardInterrupt):
         run_study(study, finished_grid, tmp_path, interrupt)
@@ -193,6 +195,7 @@ def test_an_interrupted_study_goes_on_to_the_same_result(finished, finished_grid
 
 @pytest.mark.slow
 def test_jobs_run_side_by_side_on_two_devices(finished, finished_grid: Grid, tmp_path: Path) -> None:
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     output = toy.python(
         """
         import sys
@@ -213,7 +216,7 @@ def test_jobs_run_side_by_side_on_two_devices(finished, finished_grid: Grid, tmp
         results = run_study(Study.from_dict(PLAN), Grid.open(sys.argv[1]), Path(sys.argv[2]), watch)
         print(most, [r.get("test", {}).get("mae") for r in results])
         """,
-        finished_grid.path, tmp_path, environment={"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        finished_grid.path, tmp_path, environment={"XLA_FLAGS": flags},
     )  # fmt: skip
     most, maes = output.split(" ", 1)
     assert int(most) == 2

@@ -67,6 +67,12 @@ def fit(
         typer.Option(metavar="N", help="Sample the posterior too (NUTS), N draws in each of two chains.", min=50),
     ] = None,
     figures: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write a figure (PNG) per star.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Processes to fit in; by default one, and from 100 spectra on one per core.", min=1
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
@@ -88,6 +94,8 @@ def fit(
     from starpayne.fitting.table import check_table, write_table
 
     check_table(out)
+    if sample and (workers or 1) > 1:
+        raise SpectrumError("--workers does not go with --sample, which takes one star after another")
     refuse_existing(out, overwrite)
     loaded = bundle.load(model)
     refuse_intensities(loaded.emulator)
@@ -121,7 +129,7 @@ def fit(
         with progress_bar("sampling" if sample else "fitting") as bar:
             bar(0, len(spectra))
             for path, outcome in zip(
-                spectra, _outcomes(readers, loaded, profile, options, sample, figures), strict=True
+                spectra, _outcomes(readers, loaded, profile, options, sample, figures, workers), strict=True
             ):
                 if isinstance(outcome, Exception):
                     if len(spectra) == 1:
@@ -150,12 +158,13 @@ def _reader(path: Path, unit: str | None, medium: str | None) -> Callable[[], Ob
 
 def _outcomes(
     readers: Sequence[Callable[[], ObservedSpectrum]], model: Model, resolution: Resolution, options: FitOptions,
-    draws: int | None, figures: Path | None,
+    draws: int | None, figures: Path | None, workers: int | None,
 ) -> Any:  # fmt: skip
     """Yield the row of each star, or the error that keeps it from one; write its figures."""
     from starpayne import plots
     from starpayne.errors import MissingExtraError, StarpayneError
     from starpayne.fitting import fit_many
+    from starpayne.fitting.workers import suitable_workers
 
     def drawn(result: FitResult) -> dict[str, Any]:
         if figures is not None:
@@ -164,7 +173,8 @@ def _outcomes(
         return result.to_dict()
 
     if draws is None:
-        for outcome in fit_many(readers, model, resolution, options):
+        many = suitable_workers(len(readers)) if workers is None else workers
+        for outcome in fit_many(readers, model, resolution, options, workers=many):
             yield outcome if isinstance(outcome, StarpayneError) else drawn(outcome)
         return
     from starpayne.fitting import sample as run

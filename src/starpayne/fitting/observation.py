@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,14 @@ from starpayne.fitting.resolution import Profile, Resolution, ResolutionCurve, c
 from starpayne.fitting.setup import Setup
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import convert_medium, doppler_factor
+
+Source = ObservedSpectrum | Callable[[], ObservedSpectrum]
+"""A spectrum, or a function that returns it when its turn comes (such as the reader of a file)."""
+
+
+def taken(source: Source) -> ObservedSpectrum:
+    """Return the spectrum of a source."""
+    return source() if callable(source) else source
 
 
 @dataclass(frozen=True, eq=False)

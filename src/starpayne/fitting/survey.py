@@ -13,20 +13,19 @@ from starpayne.bundle import Model
 from starpayne.errors import SpectrumError, StarpayneError
 from starpayne.fitting.course import Course, Request, course
 from starpayne.fitting.lockstep import Lane, proceed
+from starpayne.fitting.observation import Source, taken
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.problem import Descent
 from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.statistics import summarise
-from starpayne.spectra import ObservedSpectrum
+from starpayne.fitting.workers import check_workers, fit_in_processes
 
 AT_ONCE = 48
 """Stars under way at a time."""
 
 T = TypeVar("T")
-
-Source = ObservedSpectrum | Callable[[], ObservedSpectrum]
 
 
 @dataclass(eq=False)
@@ -45,6 +44,7 @@ def fit_many(
     resolution: Resolution,
     options: FitOptions | None = None,
     at_once: int = AT_ONCE,
+    workers: int = 1,
 ) -> Iterator[FitResult | StarpayneError]:
     """Fit many stars with one model; each gets what :func:`fit` would give it.
 
@@ -55,25 +55,38 @@ def fit_many(
         spectra: the observations, or functions that return them (such as readers of files), called when their turn
             comes.
         model, resolution, options: as of :func:`fit`; a resolution per pixel must suit every spectrum.
-        at_once: stars under way at a time.
+        at_once: stars under way at a time, in each process.
+        workers: processes to fit in. Each takes about 1 GB and compiles for itself: worth it from some hundred
+            stars on, on a CPU with several cores.
 
     Yields:
         for each star, in the order given, its result, or the error that keeps it from being fitted.
 
     Raises:
-        SpectrumError, LabelError: for a model or options with which no star can be fitted.
+        SpectrumError, LabelError: for a model or options with which no star can be fitted, or more than one worker
+            where there can be but one (no CPU, not POSIX).
 
     Example:
         ``for result in fit_many(map(ObservedSpectrum.read, paths), model, 40000): ...``
     """
-    setup = Setup(model, options or FitOptions())
-    return follow(spectra, resolution, setup, lambda descent: summarise(descent, setup), max(1, at_once))
+    setup, at_once = Setup(model, options or FitOptions()), max(1, at_once)
+    check_workers(workers)
+    if workers > 1:
+        return fit_in_processes(spectra, resolution, setup, at_once, workers)
+    return follow(spectra, resolution, setup, lambda descent: summarise(descent, setup), at_once)
 
 
 def follow(
-    spectra: Iterable[Source], resolution: Resolution, setup: Setup, finish: Callable[[Descent], T], at_once: int = 1
+    spectra: Iterable[Source | None],
+    resolution: Resolution,
+    setup: Setup,
+    finish: Callable[[Descent], T],
+    at_once: int = 1,
 ) -> Iterator[T | StarpayneError]:
-    """Fit many stars, and yield what ``finish`` makes of where each ended; otherwise as :func:`fit_many`."""
+    """Fit many stars, and yield what ``finish`` makes of where each ended; otherwise as :func:`fit_many`.
+
+    A None among the spectra says that there is none at the moment.
+    """
     spectra = iter(spectra)
     under_way: list[_Star] = []
     finished: dict[int, T | StarpayneError] = {}
@@ -100,8 +113,10 @@ def follow(
             except StopIteration:
                 more = False
                 break
+            if source is None:
+                break
             try:
-                spectrum = source() if callable(source) else source
+                spectrum = taken(source)
                 go_on(_Star(next_in, spectrum.name, course(spectrum, resolution, setup), []))
             except StarpayneError as error:
                 finished[next_in] = error
