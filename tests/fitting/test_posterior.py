@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_draws_and_another_one_others(star_model, o
     )
     np.testing.assert_array_equal(first, again)
     assert not np.any(first == other)
-    mask = LineMask((), "air", {"mg_fe": 0.05}, ("mg_fe",), digest(star_model.emulator))
+    mask = LineMask((), "air", None, {"mg_fe": 0.05}, ("mg_fe",), digest(star_model.emulator))
     shifted = sample(observe(), star_model, RESOLUTION, replace(MG_ALONE, line_mask=mask), draws=60, warmup=60, seed=3)
     np.testing.assert_allclose(shifted.samples, first - 0.05, atol=1e-12)
     assert shifted.result.zero_points == {"mg_fe": 0.05}

@@ -51,6 +51,9 @@ def fit(
         Path | None, typer.Option(metavar="FILE", help="Mask of lines at rest, from starpayne mask learn.")
     ] = None,
     zero_points: Annotated[bool, typer.Option(help="Take the zero points of the line mask off the labels.")] = True,
+    windows_only: Annotated[
+        bool, typer.Option("--windows-only", help="Use the windows of the line mask, not its depths or zero points.")
+    ] = False,
     window: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Use this window only, Å.")] = None,
     medium: Annotated[str | None, typer.Option(help="air or vacuum, where the file does not say.")] = None,
     unit: Annotated[str | None, typer.Option(help="Of the wavelengths: angstrom, nm or micron.")] = None,
@@ -108,6 +111,8 @@ def fit(
     learned = None if line_mask is None else LineMask.read(line_mask)
     if learned is not None and not zero_points:
         learned = learned.without_zero_points()
+    if learned is not None and windows_only:
+        learned = learned.without_depths()
     parts = segment or []
     options = FitOptions(
         fix=held,

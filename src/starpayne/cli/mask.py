@@ -34,6 +34,7 @@ def learn(
     threshold: Annotated[
         float | None, typer.Option(help="Misfit above which a pixel is masked, as a fraction of the continuum.")
     ] = None,
+    depths: Annotated[bool, typer.Option(help="Learn by what factor the lines are too strong or too weak.")] = True,
     window: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Use this window only, Å.")] = None,
     medium: Annotated[str | None, typer.Option(help="air or vacuum, where the file does not say.")] = None,
     unit: Annotated[str | None, typer.Option(help="Of the wavelengths: angstrom, nm or micron.")] = None,
@@ -41,9 +42,10 @@ def learn(
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
-    """Learn from a known star which wavelengths not to fit, and by how much labels are off.
+    """Learn from a known star how strong the lines are, which wavelengths not to fit, and by how much labels are off.
 
-    Use the same --fix and continuum in the fits to come: zero points suit fits of the same labels.
+    Its spectrum should be as sharp and as clean as those to be fitted, and the star like them. Use the same
+    --fix and continuum in the fits to come: zero points suit fits of the same labels.
 
     Example: starpayne mask learn --spectrum sun.txt --model m.model --resolution 47000
     --labels teff=5772,logg=4.44,feh=0,solar-scaled --out sun.mask.json
@@ -68,10 +70,14 @@ def learn(
     )  # fmt: skip
     observed = ObservedSpectrum.read(spectrum, unit=unit, medium=medium)
     found = learn_mask(
-        observed, loaded, read_resolution(resolution), known, options, THRESHOLD if threshold is None else threshold
-    )
+        observed, loaded, read_resolution(resolution), known, options, THRESHOLD if threshold is None else threshold,
+        depths,
+    )  # fmt: skip
     found.write(out)
     typer.echo(f"{out}: {len(found.windows)} windows hide {100 * found.source['fraction_masked']:.0f} % of the pixels")
+    if found.depths is not None:
+        before, after = (100 * found.source[f"misfit_{when}"] for when in ("before", "after"))
+        typer.echo(f"line depths: misfit {before:.2f} % of the continuum before, {after:.2f} % with them")
     for name, value in found.zero_points.items():
         typer.echo(f"zero point of {name}: {value:+.{1 if name == 'teff' else 3}f}")
     write_result(json, {"mask": str(out), "windows": found.windows, "zero_points": dict(found.zero_points)})

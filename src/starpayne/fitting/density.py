@@ -11,9 +11,10 @@ from jaxtyping import Array, Float
 from starpayne.emulators import BoundEmulator
 from starpayne.fitting.instrument import AnyArray
 from starpayne.fitting.problem import Descent
+from starpayne.fitting.projection import project
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.solver import Parameters, Problem, normalised_model, prior_residual, whitened, widths
-from starpayne.fitting.statistics import covariance_factor, prior_rows, project
+from starpayne.fitting.statistics import covariance_factor, prior_rows
 
 SOFTENING = 1e-6
 """km²/s²: keeps the density of a width finite at zero."""

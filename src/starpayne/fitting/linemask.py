@@ -1,16 +1,17 @@
-"""A line mask: where a model is known to be wrong, and by how much its labels are off, learned from a known star.
+"""A line mask: what a known star teaches of a model's faults, for the fits of others.
 
 Missing molecules and wrong oscillator strengths bias every fit of real stars in the same places. A star whose labels
-are known from elsewhere (the Sun) shows where: its spectrum is compared with the model at those labels. What the mask
-leaves shifts the labels still; the shift of the star that taught the mask, its zero points, is taken off those of
-others (a differential analysis in the coarsest form). The star that taught a mask is no test of it.
+are known from elsewhere (the Sun) shows where: its spectrum is compared with the model at those labels. Lines that are
+too strong or too weak are corrected by a factor of their optical depth; pixels that this does not mend are masked; what
+both leave shifts the labels still, and the shift of the known star, its zero points, is taken off those of others. The
+star that taught a mask is no test of it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from starpayne.bundle import Model
 from starpayne.errors import SpectrumError
 from starpayne.files import write_json
 from starpayne.fitting.fit import fit
+from starpayne.fitting.linedepths import LineDepths
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.resolution import Resolution, typical_fwhm
 from starpayne.fitting.result import FitResult
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import SPEED_OF_LIGHT, check_medium, convert_medium, doppler_factor
 
-FORMAT = "starpayne line mask 1"
+FORMAT = "starpayne line mask 2"
 
 THRESHOLD = 0.05
 """Misfit, as a fraction of the continuum, above which a pixel is masked."""
@@ -36,21 +38,29 @@ MOST = 0.6
 """A mask that hides more than this fraction of the pixels says that the labels, not the lines, are wrong."""
 
 
+ROUNDS = 4
+"""How often the factors of line depths are made anew, as long as each round leaves less than WORTH of the misfit."""
+
+WORTH = 0.9
+
+
 @dataclass(frozen=True)
 class LineMask:
-    """Rest-frame windows that are not to be fitted, and zero points of labels.
+    """Factors of line depths, rest-frame windows that are not to be fitted, and zero points of labels.
 
     Args:
         windows: (low, high) in Å at rest, in ``medium``, increasing.
         medium: "air" or "vacuum".
-        zero_points: label → what a fit with these windows gives for the reference star, minus what is true.
+        depths: factors of the model's optical depths; None for none.
+        zero_points: label → what a fit with these windows and factors gives for the reference star, minus what is true.
         free: the labels that were free in that fit; zero points suit fits of the same ones.
-        model: digest of the model; zero points are of no use to another.
+        model: digest of the model; factors and zero points are of no use to another.
         source: how it was learned: reference labels, spectrum, resolution, threshold, fraction of pixels masked.
     """
 
     windows: tuple[tuple[float, float], ...]
     medium: str
+    depths: LineDepths | None = None
     zero_points: Mapping[str, float] = field(default_factory=dict)
     free: tuple[str, ...] = ()
     model: str = ""
@@ -72,8 +82,12 @@ class LineMask:
         return (i < 0) | (wavelength > high[np.maximum(i, 0)])
 
     def without_zero_points(self) -> LineMask:
-        """Return the windows alone, which any model can use."""
-        return replace(self, zero_points={}, free=(), model="")
+        """Return the mask without them."""
+        return replace(self, zero_points={}, free=())
+
+    def without_depths(self) -> LineMask:
+        """Return the mask without factors of line depths; its zero points, which hold with them, go too."""
+        return replace(self, depths=None, zero_points={}, free=())
 
     def write(self, path: str | Path) -> None:
         """Write it as JSON."""
@@ -82,7 +96,7 @@ class LineMask:
             {
                 "format": FORMAT, "medium": self.medium, "windows": [list(w) for w in self.windows],
                 "zero_points": dict(self.zero_points), "free": list(self.free), "model": self.model,
-                "source": dict(self.source),
+                "source": dict(self.source), "depths": None if self.depths is None else asdict(self.depths),
             },
         )  # fmt: skip
 
@@ -100,6 +114,7 @@ class LineMask:
                 raise SpectrumError(f"{path} has the format {data['format']!r}; this version reads {FORMAT!r}")
             return cls(
                 tuple((float(low), float(high)) for low, high in data["windows"]), str(data["medium"]),
+                None if data["depths"] is None else _depths(data["depths"]),
                 {str(k): float(v) for k, v in data["zero_points"].items()}, tuple(map(str, data["free"])),
                 str(data["model"]), dict(data["source"]),
             )  # fmt: skip
@@ -111,6 +126,11 @@ class LineMask:
             raise SpectrumError(f"{path} is no line mask: {type(error).__name__}: {error}") from error
 
 
+def _depths(data: Mapping[str, Any]) -> LineDepths:
+    wavelength, factor = (tuple(map(float, data[name])) for name in ("wavelength", "factor"))
+    return LineDepths(wavelength, factor, str(data["medium"]))
+
+
 def learn_mask(
     spectrum: ObservedSpectrum,
     model: Model,
@@ -118,18 +138,22 @@ def learn_mask(
     labels: Mapping[str, float],
     options: FitOptions | None = None,
     threshold: float = THRESHOLD,
+    depths: bool = True,
 ) -> LineMask:
     """Learn where a model fails from a star whose labels are known.
 
-    Velocity, rotation, continuum and the labels that are not given are fitted with the others held. Pixels that are
-    then off by more than the threshold are masked, half a resolution element to either side with them. A second fit
-    with the mask, all labels free but those the options fix, gives the zero points.
+    Velocity, rotation, continuum and the labels that are not given are fitted with the others held; what the lines then
+    lack or have too much of makes the factors of their depths. With these the star is fitted once more; pixels that are
+    still off by more than the threshold are masked, half a resolution element to either side with them. A last fit, all
+    labels free but those the options fix, gives the zero points.
 
     Args:
         spectrum, model, resolution: as of :func:`starpayne.fitting.fit`.
         labels: those of the star, physical units.
         options: as later fits will have them.
         threshold: as a fraction of the continuum.
+        depths: whether to learn factors of line depths. They hold for stars like this one, and are as sharp as its
+            spectrum: resolution and S/N should be no worse than those of the stars to come.
 
     Raises:
         SpectrumError: if the fit fails, or the mask hides most pixels; LabelError for an unknown label.
@@ -145,25 +169,32 @@ def learn_mask(
         raise SpectrumError(
             f"{spectrum.name}: the fit at the labels of the reference star failed, so it teaches no mask"
         )
-    windows, fraction = _windows(known, typical_fwhm(resolution), threshold)
+    mask, left = LineMask((), known.medium, model=bundle.digest(model.emulator)), known
+    for _ in range(ROUNDS if depths else 0):
+        sharper = replace(mask, depths=LineDepths.of(left, mask.depths))
+        now = fit(spectrum, model, resolution, replace(held, line_mask=sharper))
+        if not _misfit(now) < WORTH * _misfit(left):
+            break
+        mask, left = sharper, now
+    windows, fraction = _windows(left, typical_fwhm(resolution), threshold)
     if fraction > MOST:
         raise SpectrumError(
             f"{spectrum.name}: {100 * fraction:.0f} % of the pixels are off by more than {threshold:g}; check the "
             "labels and the resolution, or raise the threshold"
         )
-    mask = LineMask(windows, known.medium)
+    mask = replace(mask, windows=windows)
     result = fit(spectrum, model, resolution, replace(options, line_mask=mask))
     free = tuple(name for name in result.labels if name not in result.fixed)
     return replace(
         mask,
         zero_points={name: result.labels[name] - value for name, value in labels.items() if name in free},
         free=free,
-        model=bundle.digest(model.emulator),
         source={
             "reference": {name: float(value) for name, value in labels.items()}, "spectrum": spectrum.name,
             "resolution": known.resolution, "threshold": threshold, "fraction_masked": round(fraction, 4),
             "errors": {name: result.errors[name] for name in labels if name in free},
             "reduced_chi2_before": known.reduced_chi2, "reduced_chi2_after": result.reduced_chi2,
+            "misfit_before": _misfit(known), "misfit_after": _misfit(left),
         },
     )  # fmt: skip
 
@@ -174,6 +205,11 @@ def _unmasked(options: FitOptions, fix: Mapping[str, float]) -> FitOptions:
         options, fix=fix, bounds={k: v for k, v in options.bounds.items() if k not in fix},
         prior={k: v for k, v in options.prior.items() if k not in fix},
     )  # fmt: skip
+
+
+def _misfit(result: FitResult) -> float:
+    """Return the root mean square of observed minus model, as a fraction of the continuum."""
+    return float(np.sqrt(np.mean((result.residual / result.continuum)[result.used] ** 2)))
 
 
 def _windows(result: FitResult, fwhm: float, threshold: float) -> tuple[tuple[tuple[float, float], ...], float]:

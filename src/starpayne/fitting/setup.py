@@ -32,7 +32,7 @@ class Setup:
     """One run: a model, options, and a store of what its stars have in common.
 
     Raises:
-        SpectrumError: for a model of intensities, or zero points of another model.
+        SpectrumError: for a model of intensities, or a line mask that was learned with another model.
         LabelError: for a label to fix, bound or constrain that is unknown or out of range.
     """
 
@@ -45,10 +45,10 @@ class Setup:
         refuse_intensities(emulator)
         emulator.space.refuse_unknown(self.options.label_priors, "labels with a prior")
         _ = self.parameters
-        if mask is not None and mask.zero_points and mask.model != bundle.digest(emulator):
+        if mask is not None and (mask.zero_points or mask.depths) and mask.model != bundle.digest(emulator):
             raise SpectrumError(
-                "the zero points of the line mask were learned with another model: learn them again, or use its "
-                "windows alone (--no-zero-points; LineMask.without_zero_points)"
+                "the line depths and zero points of the line mask were learned with another model: learn them again, "
+                "or use its windows alone (--windows-only; LineMask.without_depths)"
             )
 
     @cached_property
@@ -63,8 +63,14 @@ class Setup:
         return self._kept[key]  # pyright: ignore[reportReturnType]
 
     def bound(self, low: float, high: float, reach: float) -> tuple[BoundEmulator, LogGrid]:
-        """Return the emulator on its grid around observed wavelengths; see :func:`starpayne.fitting.forward.bind`."""
-        return bind(self.model.emulator, low, high, reach, self._once)
+        """Return the emulator, its lines corrected where the line mask says how, on its grid around observed
+        wavelengths; see :func:`starpayne.fitting.forward.bind`."""
+        emulator, mask = self.model.emulator, self.options.line_mask
+        bound, grid = bind(emulator, low, high, reach, self._once)
+        if mask is None or mask.depths is None:
+            return bound, grid
+        depths = mask.depths
+        return self._once(("corrected", grid), lambda: depths.on(bound, grid, emulator.domain.medium)), grid
 
     def broadening(self, grid: LogGrid, half_range: float, instrument: float = 0.0) -> Broadening:
         """Return the transfer function with room for the widest kernel that the options allow.

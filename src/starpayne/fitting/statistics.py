@@ -10,10 +10,11 @@ from starpayne.fitting.forward import log_velocity, radial_velocity
 from starpayne.fitting.noise import Noise, estimate
 from starpayne.fitting.plan import Plan
 from starpayne.fitting.problem import Descent
+from starpayne.fitting.projection import project, whitened_in_float64
 from starpayne.fitting.resolution import TabulatedProfile
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.setup import Setup
-from starpayne.fitting.solver import ROOT_SOFTENING, Parameters, Problem, Solution
+from starpayne.fitting.solver import ROOT_SOFTENING, Parameters, Problem
 from starpayne.wavelengths import SPEED_OF_LIGHT
 
 LOW_COVERAGE = 0.9
@@ -167,29 +168,9 @@ def noise_for(descent: Descent, n_parameters: int, robust: bool) -> Noise:
     problem, used = descent.problem, descent.scene.used
     w = np.asarray(problem.inverse_error, np.float64)[used]
     # Whitened once more: C⁻¹ r is the residual less what the modes of the emulator's error explain of it.
-    residual = _whitened(problem, project(problem, descent.solution)[0])[used] / w
+    residual = whitened_in_float64(problem, project(problem, descent.solution)[0])[used] / w
     freedom = degrees_of_freedom(descent, n_parameters)
     return estimate(residual, descent.noise.stated(w**-2.0), freedom, robust)
-
-
-def _whitened(problem: Problem, columns: np.ndarray) -> np.ndarray:
-    whitener = np.asarray(problem.whitener, np.float64)
-    return columns - whitener @ (whitener.T @ columns)
-
-
-def project(problem: Problem, solution: Solution) -> tuple[np.ndarray, np.ndarray]:
-    """Return whitened residual (n,) and derivative (n, p) of the pixels with the continuum solved, in float64."""
-    w = np.asarray(problem.inverse_error, np.float64)
-    basis, flux = np.asarray(problem.basis, np.float64), np.asarray(problem.flux, np.float64)
-    model, derivative = np.asarray(solution.model, np.float64), np.asarray(solution.jacobian, np.float64)
-    design = _whitened(problem, basis * (model * w)[:, None])
-    if not np.all(np.isfinite(design)):
-        return np.full(len(flux), np.nan), np.full((len(flux), len(derivative)), np.nan)
-    data = _whitened(problem, flux * w)
-    q, r = np.linalg.qr(design)
-    continuum = basis @ np.linalg.lstsq(r, q.T @ data, rcond=None)[0]
-    columns = _whitened(problem, (derivative * (continuum * w)).T)
-    return data - q @ (q.T @ data), q @ (q.T @ columns) - columns
 
 
 def prior_rows(
