@@ -14,7 +14,9 @@ from shell import refuse, run
 
 from starpayne.cli import main
 
-VERBS = ("synthesize", "import", "train", "finetune", "evaluate", "study", "predict", "fit", "demo")
+VERBS = (
+    "synthesize", "import", "train", "finetune", "evaluate", "study", "predict", "fit", "info", "verify", "demo",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -5,12 +5,14 @@ from pathlib import Path
 from starpayne.bundle.adapter import ADAPTER, load_adapter, save_adapter
 from starpayne.bundle.folder import MANIFEST, WEIGHTS, digest, load_folder, named_arrays, save
 from starpayne.bundle.model import Model, Residuals
+from starpayne.bundle.verification import Verification, verify
 
 __all__ = [
     "ADAPTER",
     "MANIFEST",
     "Model",
     "Residuals",
+    "Verification",
     "WEIGHTS",
     "digest",
     "load",
@@ -18,6 +20,7 @@ __all__ = [
     "named_arrays",
     "save",
     "save_adapter",
+    "verify",
 ]
 
 

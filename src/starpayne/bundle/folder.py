@@ -228,16 +228,27 @@ def fingerprint_of(emulator: Emulator) -> dict[str, Any]:
     flux = emulator.predict(labels, wavelength).flux
     return {
         "labels": labels.tolist(), "wavelength": wavelength.tolist(), "flux": flux.astype(float).tolist(),
-        "platform": f"{platform.machine()} {jax.default_backend()} jax {jax.__version__}",
+        "platform": platform_name(),
     }  # fmt: skip
 
 
-def compare_fingerprint(emulator: Emulator, fingerprint: Mapping[str, Any], manifest: Path) -> None:
+def platform_name() -> str:
+    """Return what decides how a spectrum is rounded here."""
+    return f"{platform.machine()} {jax.default_backend()} jax {jax.__version__}"
+
+
+def fingerprint_difference(emulator: Emulator, fingerprint: Mapping[str, Any], manifest: Path) -> float:
+    """Return the largest difference in flux between the stored spectrum and the same computed now."""
     try:
         flux = emulator.predict(np.array(fingerprint["labels"]), np.array(fingerprint["wavelength"])).flux
-        difference = float(np.max(np.abs(flux - np.array(fingerprint["flux"]))))
+        return float(np.max(np.abs(flux - np.array(fingerprint["flux"]))))
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{manifest}: the fingerprint cannot be recomputed: {error}") from error
+
+
+def compare_fingerprint(emulator: Emulator, fingerprint: Mapping[str, Any], manifest: Path) -> None:
+    """Raise BundleError if a model computes another spectrum than it did where it was made."""
+    difference = fingerprint_difference(emulator, fingerprint, manifest)
     if not difference <= emulator.rounding:
         raise BundleError(
             f"{manifest.parent} does not reproduce its fingerprint spectrum: the flux differs by {difference:.1e} "

@@ -1,8 +1,21 @@
 """The list of commands; each file registers its own."""
 
-from starpayne.cli import demo, engines, evaluate, finetune, fit, importing, mask, predict, study, synthesize, train
+from starpayne.cli import (
+    demo,
+    engines,
+    evaluate,
+    finetune,
+    fit,
+    importing,
+    info,
+    mask,
+    predict,
+    study,
+    synthesize,
+    train,
+)
 
 COMMANDS = (
     synthesize.register, engines.register, importing.register, train.register, finetune.register,
-    evaluate.register, study.register, predict.register, fit.register, mask.register, demo.register,
+    evaluate.register, study.register, predict.register, fit.register, mask.register, info.register, demo.register,
 )  # fmt: skip

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from starpayne.cli.app import Json, Overwrite, console, progress_bar, refuse_existing, training_note, write_result
+from starpayne.cli.values import SOLAR_SCALED
 from starpayne.errors import LabelError, RecipeError
 
 if TYPE_CHECKING:
     from starpayne.bundle import Model
     from starpayne.grid import Grid
     from starpayne.training import FineTuning
-
-SOLAR_SCALED = "solar-scaled"
 
 
 def register(app: typer.Typer) -> None:

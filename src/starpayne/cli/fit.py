@@ -35,7 +35,11 @@ def fit(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="TABLE", help="Table: .csv, .ecsv, .fits or .parquet.")],
     fix: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Hold a label, rv, vsini or broadening (km/s).")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Hold a label, rv, vsini or broadening (km/s); solar-scaled holds [α/Fe] and all [X/Fe].",
+        ),
     ] = None,
     free: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Fit broadening too (a Gaussian, km/s), which is 0 else.")
@@ -84,12 +88,12 @@ def fit(
     Needs no guess. One file that cannot be fitted among several becomes a row with flags (exit status 0); a single
     one is an error. The flags are explained in docs/fitting.md.
 
-    Example: starpayne fit star.fits --model m.model --resolution 47000 --fix alpha_fe=0 --out star.csv
+    Example: starpayne fit star.fits --model m.model --resolution 47000 --fix solar-scaled --out star.csv
 
     Example: starpayne fit *.fits --model m.model --resolution 47000 --line-mask sun.mask.json --out stars.parquet
     """
     from starpayne import bundle
-    from starpayne.cli.values import named_pairs, pairs, read_resolution
+    from starpayne.cli.values import named_pairs, pairs_or_solar, read_resolution
     from starpayne.cli.values import window as ends
     from starpayne.fitting import FitOptions
     from starpayne.fitting.forward import refuse_intensities
@@ -102,7 +106,7 @@ def fit(
     refuse_existing(out, overwrite)
     loaded = bundle.load(model)
     refuse_intensities(loaded.emulator)
-    held = pairs("--fix", fix or [])
+    held = pairs_or_solar("--fix", fix or [], loaded.emulator.space)
     choices: dict[str, Any] = {name: held.pop(name) for name in ("rv", "vsini", "broadening") if name in held}
     for name in free or []:
         if name != "broadening" or name in choices:

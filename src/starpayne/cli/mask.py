@@ -11,8 +11,6 @@ from starpayne.cli.app import Json, Overwrite, refuse_existing, write_result
 
 mask = typer.Typer(help="Line masks: where a model is known to be wrong.", no_args_is_help=True)
 
-SOLAR_SCALED = "solar-scaled"
-
 
 def register(app: typer.Typer) -> None:
     app.add_typer(mask, name="mask")
@@ -25,11 +23,12 @@ def learn(
     resolution: Annotated[str, typer.Option(metavar="R", help="λ/FWHM, or a table of it (see starpayne fit).")],
     labels: Annotated[
         list[str],
-        typer.Option(metavar="NAME=VALUE,…", help="Its labels; solar-scaled stands for every [X/Fe] = 0 not named."),
+        typer.Option(metavar="NAME=VALUE,…", help="Its labels; solar-scaled stands for the [X/Fe] not named."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Line mask to write (JSON).")],
     fix: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Hold a label, as the fits to come will.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Hold a label, as the fits to come will; or solar-scaled."),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Misfit above which a pixel is masked, as a fraction of the continuum.")
@@ -51,21 +50,18 @@ def learn(
     --labels teff=5772,logg=4.44,feh=0,solar-scaled --out sun.mask.json
     """
     from starpayne import bundle
-    from starpayne.cli.values import pairs, read_resolution
+    from starpayne.cli.values import pairs_or_solar, read_resolution
     from starpayne.cli.values import window as ends
     from starpayne.fitting import FitOptions
     from starpayne.fitting.linemask import THRESHOLD, learn_mask
-    from starpayne.labels import is_abundance
     from starpayne.spectra import ObservedSpectrum
 
     refuse_existing(out, overwrite)
     loaded = bundle.load(model)
-    words = [word for text in labels for word in text.split(",")]
-    known = pairs("--labels", [word for word in words if word != SOLAR_SCALED])
-    if SOLAR_SCALED in words:
-        known = {name: 0.0 for name in loaded.emulator.space.names if is_abundance(name)} | known
+    space = loaded.emulator.space
+    known = pairs_or_solar("--labels", labels, space)
     options = FitOptions(
-        fix=pairs("--fix", fix or []), window=ends(window) if window else None, medium=medium,
+        fix=pairs_or_solar("--fix", fix or [], space), window=ends(window) if window else None, medium=medium,
         continuum_degree=continuum_degree,
     )  # fmt: skip
     observed = ObservedSpectrum.read(spectrum, unit=unit, medium=medium)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
 from starpayne.cli.app import Json, Overwrite, console, refuse_existing, write_result
+from starpayne.cli.values import SOLAR_SCALED
 from starpayne.errors import LabelError, WavelengthError
 from starpayne.prediction_files import write_spectrum
 from starpayne.wavelengths import log_grid
+
+if TYPE_CHECKING:
+    from starpayne.labels import LabelSpace
 
 
 def register(app: typer.Typer) -> None:
@@ -28,6 +32,14 @@ def predict(
     high: Annotated[float | None, typer.Option(help="Last wavelength, Å; by default the model's.")] = None,
     sampling: Annotated[float | None, typer.Option(help="λ/Δλ of the output; by default the model's.")] = None,
     medium: Annotated[str | None, typer.Option(help="air or vacuum; by default the model's.")] = None,
+    rest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="solar-scaled",
+            help="Fill in the labels that are not given: [α/Fe] = 0, α elements at [α/Fe], other [X/Fe] = 0, vmic by "
+            "the relation of the Gaia-ESO Survey.",
+        ),
+    ] = None,
     extrapolate: Annotated[bool, typer.Option(help="Allow labels outside the training range, and flag it.")] = False,
     overwrite: Overwrite = False,
     json: Json = None,
@@ -37,14 +49,17 @@ def predict(
     Units: --teff in K, --logg in dex(cm/s2), --vmic in km/s, --feh and --xx_fe in dex relative to the Sun;
     --mu, of a model of intensities, is the cosine of the viewing angle.
 
-    Example: starpayne predict --model m.model --teff 5777 --logg 4.44 --feh 0 --vmic 1 --mg_fe 0 --out sun.csv
+    Example: starpayne predict --model m.model --teff 5777 --logg 4.44 --feh 0 --rest solar-scaled --out sun.csv
     """
     from starpayne import bundle
     from starpayne.emulators import QUANTITIES
 
     refuse_existing(out, overwrite)
     emulator = bundle.load(model).emulator
-    vector = emulator.space.vector(_labels(labels or []))
+    given = _labels(labels or [])
+    if rest is not None:
+        given = _filled(given, rest, emulator.space)
+    vector = emulator.space.vector(given)
     wavelength = None
     if low is not None or high is not None or sampling is not None:
         domain = emulator.domain
@@ -75,6 +90,20 @@ def predict(
             prediction.quantity: flux.astype(float).tolist(),
         },
     )
+
+
+def _filled(given: dict[str, float], rest: str, space: LabelSpace) -> dict[str, float]:
+    """Return the labels with those that were not given, and say what they are."""
+    from starpayne.labels import fill_solar_scaled
+
+    if rest != SOLAR_SCALED:
+        raise LabelError(f"--rest {rest!r} is not known; the labels that are not given can be {SOLAR_SCALED}")
+    space.refuse_unknown(given)
+    filled = fill_solar_scaled(space, given)
+    listed = ", ".join(f"{name} = {value:g}" for name, value in filled.items())
+    note = " (vmic by the relation of the Gaia-ESO Survey)" if "vmic" in filled else ""
+    console.print(f"filled in: {listed or 'nothing was missing'}{note}", markup=False, soft_wrap=True)
+    return given | filled
 
 
 def _labels(words: list[str]) -> dict[str, float]:

@@ -10,6 +10,20 @@ from starpayne.errors import SpectrumError
 
 if TYPE_CHECKING:
     from starpayne.fitting.resolution import Resolution
+    from starpayne.labels import LabelSpace
+
+
+SOLAR_SCALED = "solar-scaled"
+"""Stands among NAME=VALUE for the abundances that are not named: [α/Fe] = 0, and the others with it."""
+
+
+def pairs_or_solar(option: str, words: Sequence[str], space: LabelSpace) -> dict[str, float]:
+    """Return what :func:`pairs` does; with ``solar-scaled`` among the words, also all abundances that are not named."""
+    from starpayne.labels import solar_abundances
+
+    parts = [part.strip() for text in words for part in text.split(",")]
+    found = pairs(option, [part for part in parts if part != SOLAR_SCALED])
+    return found | solar_abundances(space, found) if SOLAR_SCALED in parts else found
 
 
 def pairs(option: str, words: Sequence[str]) -> dict[str, float]:

@@ -20,6 +20,9 @@ UNITS = {"teff": "K", "logg": "dex(cm/s2)", "feh": "dex", "alpha_fe": "dex", "vm
 MU = "mu"
 """The cosine of the viewing angle: the last label of an emulator of intensities."""
 
+ALPHA = ("O", "Ne", "Mg", "Si", "S", "Ar", "Ca", "Ti")
+"""The elements that follow ``alpha_fe`` unless they are labels themselves."""
+
 SYMBOLS = {
     "teff": "$T_\\mathrm{eff}$",
     "logg": "$\\log g$",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from starpayne.errors import LabelError, did_you_mean
-from starpayne.synthesis.elements import ALPHA, NUMBERS, element_of
+from starpayne.labels import ALPHA
+from starpayne.synthesis.elements import NUMBERS, element_of
 
 PARAMETERS = ("teff", "logg", "feh", "alpha_fe", "vmic")
 """The labels that are not the abundance of one element."""

@@ -14,9 +14,6 @@ SYMBOLS = (
 
 NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
 
-ALPHA = ("O", "Ne", "Mg", "Si", "S", "Ar", "Ca", "Ti")
-"""The elements that follow ``alpha_fe`` unless they are labels themselves."""
-
 ISOTOPES = {
     (3, 6): 0.0759, (3, 7): 0.9241,
     (29, 63): 0.6917, (29, 65): 0.3083,

@@ -1,0 +1,145 @@
+"""What a model or a grid is, in a few facts: for people to read, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from starpayne.labels import LabelSpace
+
+if TYPE_CHECKING:
+    from starpayne.bundle import Model
+    from starpayne.grid import Grid
+
+CITE = {
+    "payne": "Ting et al. 2019, ApJ 879, 69 (The Payne)",
+    "transformer": "Różański et al. 2024, arXiv:2407.05751 (TransformerPayne)",
+}
+"""Whom to cite for an architecture that others have invented."""
+
+SOURCE = ("engine", "versions", "line_list", "lines", "atmosphere", "abundances", "licence")
+"""What of a grid's provenance is said."""
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """Return what a model is: labels, wavelengths, physics, training, errors, whom to cite; plain JSON data."""
+    emulator, training = model.emulator, model.training
+    domain, source = emulator.domain, dict(training.get("source", {}))
+    recipe = dict(dict(training.get("identity", {})).get("recipe", {}))
+    return {
+        "kind": "model",
+        "architecture": emulator.architecture,
+        "parameters": training.get("parameters"),
+        **_labels(emulator.space),
+        "wavelengths": {
+            "low": domain.low, "high": domain.high, "medium": domain.medium, "sampling": domain.sampling,
+            "resolution": domain.resolution, "pixels": len(emulator.native_wavelength),
+        },
+        "gives": list(emulator.channels) if domain.quantity == "flux" else [domain.quantity, *emulator.channels[1:]],
+        "physics": list(domain.physics),
+        "grid": source.get("grid"),
+        "source": _source(dict(source.get("provenance", {}))),
+        "training": {
+            "spectra": len(dict(training.get("split", {})).get("train", ())) or None,
+            "steps": recipe.get("steps"), "optimizer": recipe.get("optimizer"), "seconds": training.get("seconds"),
+            "hardware": training.get("hardware"),
+        },
+        "validation": dict(model.validation),
+        "fits_with_emulator_error": model.residuals is not None,
+        "cite": [c for c in (CITE.get(emulator.architecture),) if c],
+    }  # fmt: skip
+
+
+def describe_grid(grid: Grid) -> dict[str, Any]:
+    """Return what a grid is: labels, spectra, wavelengths, where they come from; plain JSON data."""
+    from starpayne.grid.store import DONE
+
+    status, wavelength, split = grid.status, grid.wavelength, grid.split
+    failed = len(grid.failures)
+    return {
+        "kind": "grid",
+        **_labels(grid.space),
+        "spectra": {
+            "in_all": len(status), "done": int((status == DONE).sum()), "failed": failed,
+            "missing": int((status != DONE).sum()) - failed,
+            "train": len(split.train), "validation": len(split.validation), "test": len(split.test),
+        },
+        "wavelengths": {
+            "low": float(wavelength[0]), "high": float(wavelength[-1]), "medium": grid.medium,
+            "sampling": grid.sampling, "resolution": grid.resolution, "pixels": len(wavelength),
+        },
+        "gives": ["flux"] + ["continuum"] * grid.has_continuum + ["intensity"] * grid.has_intensity,
+        "physics": list(grid.physics),
+        "source": _source(grid.provenance),
+    }  # fmt: skip
+
+
+def as_text(facts: Mapping[str, Any]) -> str:
+    """Return a description as lines of text."""
+    wavelengths = facts["wavelengths"]
+    lines = [
+        (facts["kind"], _model_line(facts) if facts["kind"] == "model" else _grid_line(facts["spectra"])),
+        ("wavelengths", f"{wavelengths['low']:.2f} to {wavelengths['high']:.2f} Å, {wavelengths['medium']}, "
+         f"{wavelengths['pixels']} pixels"
+         + (f", λ/Δλ {wavelengths['sampling']:,.0f}" if wavelengths["sampling"] else "")
+         + (f", resolution {wavelengths['resolution']:,.0f}" if wavelengths["resolution"] else ", not broadened")),
+        ("gives", ", ".join(facts["gives"])),
+    ]  # fmt: skip
+    lines += [("labels" if i == 0 else "", _label_line(label)) for i, label in enumerate(facts["labels"])]
+    lines += [("held", ", ".join(f"{name} = {value:g}" for name, value in facts["held"].items()))]
+    lines += [("constraints", "; ".join(facts["constraints"]))]
+    lines += [("physics", ", ".join(facts["physics"]))]
+    lines += [(name.replace("_", " "), _plain(value)) for name, value in facts["source"].items()]
+    if facts["kind"] == "model":
+        training, validation = facts["training"], facts["validation"]
+        words = [
+            f"{training['spectra']:,} spectra" if training["spectra"] else "",
+            f"of {facts['grid']}" if facts["grid"] else "",
+            f"{training['steps']:,} steps of {training['optimizer']}" if training["steps"] else "",
+            f"{training['seconds']:,.0f} s on {training['hardware']}" if training["seconds"] else "",
+        ]
+        lines.append(("trained on", ", ".join(word for word in words if word)))
+        if "mae" in validation:
+            lines.append(
+                ("error", f"mean absolute {validation['mae']:.5f} of the continuum, on {validation['n_spectra']} "
+                 "validation spectra"
+                 + ("; known by wavelength to fits" if facts["fits_with_emulator_error"] else ""))
+            )  # fmt: skip
+        lines.append(("cite", "; ".join(facts["cite"])))
+    return "\n".join(f"{name:<13}{text}" for name, text in lines if text)
+
+
+def _labels(space: LabelSpace) -> dict[str, Any]:
+    return {
+        "labels": [
+            {"name": label.name, "low": label.low, "high": label.high, "unit": label.unit} for label in space.labels
+        ],
+        "held": {label.name: value for label, value in space.held},
+        "constraints": [str(constraint) for constraint in space.constraints],
+    }
+
+
+def _source(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: provenance[name] for name in SOURCE if provenance.get(name)}
+
+
+def _model_line(facts: Mapping[str, Any]) -> str:
+    count = facts["parameters"]
+    return facts["architecture"] + (f", {count:,} parameters" if count else "")
+
+
+def _grid_line(spectra: Mapping[str, int]) -> str:
+    return (
+        f"{spectra['done']:,} of {spectra['in_all']:,} spectra, {spectra['failed']} failed, {spectra['missing']} "
+        f"missing; {spectra['train']:,} to train on, {spectra['validation']:,} to validate, {spectra['test']:,} to test"
+    )
+
+
+def _label_line(label: Mapping[str, Any]) -> str:
+    return f"{label['name']:<10}{label['low']:g} to {label['high']:g} {label['unit']}".rstrip()
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    return str(value)
