@@ -12,6 +12,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+LONGEST = 1000
+"""Characters of a sentence about a file from elsewhere."""
+
+
 class StarpayneError(ValueError):
     """Base of every error raised for bad input; the command line prints it as one sentence."""
 
@@ -46,6 +50,11 @@ class StudyError(StarpayneError):
 
 class BundleError(StarpayneError):
     """A model folder is missing, damaged, of a newer schema, or inconsistent."""
+
+    def __init__(self, text: str) -> None:
+        # It quotes what a stranger wrote: on one line, not without end, and nothing that a terminal would obey.
+        plain = "".join(c if c.isprintable() else " " for c in text)
+        super().__init__(plain if len(plain) <= LONGEST else plain[: LONGEST - 1] + "…")
 
 
 class SpectrumError(StarpayneError):
