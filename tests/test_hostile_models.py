@@ -14,10 +14,10 @@ import pytest
 
 from starpayne.bundle import Model, save
 
-TRIES = int(os.environ.get("STARPAYNE_FUZZ", "60"))
+TRIES = int(os.environ.get("STARPAYNE_FUZZ", "30"))
 
 
-@pytest.mark.parametrize("architecture", ["payne", "transformer", "convolutional", "additive", "gaussian_process"])
+@pytest.mark.parametrize("architecture", ["payne", "transformer", "additive"])
 def test_a_model_that_was_tampered_with_is_refused_or_loads(
     architecture: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -182,31 +182,55 @@ def learning_curve(curve: LearningCurve, goal: float | None = None) -> Figure:
 
 
 def fitted_spectrum(result: FitResult) -> Figure:
-    """Observed spectrum, best model with its continuum, residuals in units of the error, masked pixels shaded."""
+    """Observed spectrum, best model with its continuum, residuals beside the error, pixels not used shaded.
+
+    The title has what was fitted and the spectrum tells.
+    """
     figure, axes = new_figure(2, 1, figsize=(9, 4.6))
     flux, residual = axes[:, 0]
     used = np.asarray(result.used, bool)
     wavelength = result.wavelength
     shown = np.where(used, result.model, np.nan)
-    flux.plot(wavelength, result.flux, color="black", lw=0.8, label="observed")
-    flux.plot(wavelength, shown, color=COLOURS[1], lw=0.9, label="model")
+    # Nothing is drawn across pixels that the spectrum lacks.
+    step = np.diff(wavelength)
+    holes = np.flatnonzero(step > 5 * np.median(step)) + 1
+    flux.plot(
+        np.insert(wavelength, holes, np.nan), np.insert(result.flux, holes, np.nan), color="black", lw=1.1,
+        label="observed",
+    )  # fmt: skip
+    flux.plot(wavelength, shown, color=COLOURS[1], lw=0.7, label="model")
     continuum = np.where(used, result.continuum, np.nan)
     flux.plot(wavelength, continuum, color=COLOURS[0], lw=0.8, ls="--", label="continuum")
     flux.set_ylabel("flux")
+    flux.set_title(_fitted_values(result), fontsize=8, loc="left")
     residual.plot(wavelength, np.where(used, result.flux - result.model, np.nan), color=COLOURS[0], lw=0.6)
-    residual.fill_between(wavelength, -result.error, result.error, color=GREY, alpha=0.3, lw=0, label="±1σ")
+    error = np.where(used, result.error, np.nan)
+    residual.fill_between(wavelength, -error, error, color=GREY, alpha=0.3, lw=0, label="±1σ")
     residual.axhline(0, color="black", lw=0.5)
     residual.set_ylabel("observed − model")
     spread = np.nanpercentile(np.abs(np.where(used, result.flux - result.model, np.nan)), 99.5)
     residual.set_ylim(-1.6 * spread, 1.6 * spread)
     for axis in (flux, residual):
         axis.set_xlim(wavelength[0], wavelength[-1])
-        for start, stop in masked_ranges(wavelength, used):
-            axis.axvspan(start, stop, color=COLOURS[4], alpha=0.25, lw=0)
-    flux.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=3, frameon=False)
+        for i, (start, stop) in enumerate(masked_ranges(wavelength, used)):
+            axis.axvspan(start, stop, color=COLOURS[4], alpha=0.25, lw=0, label=None if i else "not used")
+    flux.legend(fontsize=7, loc="lower left", ncols=4)
     residual.legend(fontsize=7, loc="upper right")
     _wavelength_axis(residual, result.medium)
     return figure
+
+
+def _fitted_values(result: FitResult) -> str:
+    """Return the values that a spectrum tells, with their errors, in lines of six."""
+    values = [(n, v, result.errors[n]) for n, v in result.labels.items() if n not in result.fixed]
+    values += [("rv", result.rv, result.rv_error), ("vsini", result.vsini, result.vsini_error)]
+    words = [
+        f"{symbol_of(n)} {v:.{0 if n == 'teff' else 2}f}±{e:.{0 if n == 'teff' else 2}f}"
+        for n, v, e in values
+        if f"unconstrained:{n}" not in result.flags and np.isfinite(v)
+    ]
+    lines = ["   ".join(words[i : i + 6]) for i in range(0, len(words), 6)]
+    return "\n".join([result.name, *lines])
 
 
 def masked_ranges(wavelength: np.ndarray, used: np.ndarray) -> list[tuple[float, float]]:

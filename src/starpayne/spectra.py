@@ -124,7 +124,8 @@ class ObservedSpectrum:
             path: the file.
             unit: of the wavelengths, "angstrom", "nm" or "micron". By default what the file says; where it says
                 nothing, what the numbers allow, recorded in ``notes``.
-            medium: "air" or "vacuum"; by default what the file says.
+            medium: "air" or "vacuum"; by default what the file says. It is believed where the file says otherwise,
+                which is recorded in ``notes`` (``medium_overridden``).
 
         Raises:
             SpectrumError: not a spectrum, or its unit cannot be told.
@@ -135,9 +136,12 @@ class ObservedSpectrum:
             raise SpectrumError(f"unit {unit!r} is not known; choose one of {', '.join(UNITS)}")
         path = Path(path)
         columns = read_columns(path)
-        return cls._from_columns(
+        spectrum = cls._from_columns(
             columns.wavelength, columns.flux, columns.error, unit or columns.unit, medium or columns.medium, path.name
         )
+        if medium is None or columns.medium in (None, medium):
+            return spectrum
+        return replace(spectrum, notes=(*spectrum.notes, "medium_overridden"))
 
     @classmethod
     def from_specutils(cls, spectrum: Any, medium: str | None = None, name: str = "") -> ObservedSpectrum:

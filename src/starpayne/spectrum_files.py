@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ WAVELENGTH_NAMES = ("wave", "lambda", "lam", "wl", "angstrom", "spectral_axis")
 FLUX_NAMES = ("flux", "norm", "intensity", "counts", "spec")
 ERROR_NAMES = ("err", "sigma", "unc", "std", "noise", "e_")
 IVAR_NAMES = ("ivar", "inverse_var", "invvar", "weight")
+
+OWN = re.compile(r"# wavelength in Angstrom \((air|vacuum)\)")
+"""How ``starpayne predict`` begins a text file."""
 
 _UNITS = {
     "angstrom": "angstrom", "angstroms": "angstrom", "aa": "angstrom", "a": "angstrom",
@@ -65,7 +69,8 @@ def _read_text(path: Path) -> Columns:
     # Plain numbers first: guessing a format takes a second on a long file.
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-            lines = [line for line in file if line.strip() and not line.lstrip().startswith(("#", "%", "!"))]
+            text = [line for line in file if line.strip()]
+            lines = [line for line in text if not line.lstrip().startswith(("#", "%", "!"))]
     except (OSError, UnicodeDecodeError) as problem:
         raise SpectrumError(f"{path.name} is neither text nor FITS") from problem
     if not lines:
@@ -98,7 +103,11 @@ def _read_text(path: Path) -> Columns:
         raise SpectrumError(
             f"{path.name} holds {array.shape[1]} column(s) of {len(array)} row(s): a spectrum needs wavelength and flux"
         )
-    return _choose(path, names, [array[:, i] for i in range(array.shape[1])], units)
+    columns = _choose(path, names, [array[:, i] for i in range(array.shape[1])], units)
+    stated = OWN.match(text[0])
+    if stated is None:
+        return columns
+    return replace(columns, unit=columns.unit or "angstrom", medium=columns.medium or stated.group(1))
 
 
 def _choose(path: Path, names: list[str], arrays: list[np.ndarray], units: list[str | None]) -> Columns:

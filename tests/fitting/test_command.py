@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toy
 from astropy.table import Table
-from conftest import SPACE, TRUTH
+from conftest import RESOLUTION, SPACE, TRUTH
 from shell import refuse, run
 
 from starpayne import bundle
 from starpayne.cli.values import read_resolution
 from starpayne.errors import SpectrumError
-from starpayne.fitting import ResolutionCurve, TabulatedProfile
+from starpayne.fitting import FitOptions, ResolutionCurve, TabulatedProfile, fit
+from starpayne.prediction_files import write_spectrum
+from starpayne.spectra import ObservedSpectrum
 
 
 @pytest.fixture
@@ -43,7 +46,8 @@ def test_fit_writes_table_json_and_figure_and_flags_a_corrupt_file(star_folder, 
     assert {"file", "labels", "rv", "vsini", "chi2", "flags"} <= set(good)
     assert abs(good["labels"]["teff"]["value"] - 5600) < 5 * good["labels"]["teff"]["error"]
     assert good["labels"]["alpha_fe"] == {"value": pytest.approx(0.15), "error": 0.0, "raw_error": 0.0}
-    assert bad["flags"][0].startswith("failed:")
+    assert bad["flags"] == ["failed"]
+    assert "corrupt.fits" in bad["message"]
     assert bad["labels"]["teff"]["value"] is None
     assert len(out.read_text().splitlines()) == 3
     assert (tmp_path / "figures" / "star.png").stat().st_size > 10_000
@@ -98,3 +102,71 @@ def test_fit_refuses_a_single_bad_file(star_folder, tmp_path, monkeypatch, capsy
     )
     assert "not NAME=VALUE" in refuse(monkeypatch, capsys, *words, "--fix", "feh")
     assert "not LOW:HIGH" in refuse(monkeypatch, capsys, *words, "--mask", "5000-5010")
+
+
+def test_a_table_says_units_what_was_fixed_and_why_a_file_failed(star_folder, star_file, tmp_path, capsys) -> None:
+    words = ["fit", star_file, tmp_path / "none.txt", "--model", star_folder, "--resolution", 20_000, "--medium", "air"]
+    text = run(*words, "--fix", "solar-scaled", "--fix", "vsini=8", "--out", tmp_path / "t.ecsv")
+    table = Table.read(tmp_path / "t.ecsv")
+    assert str(table["teff_error"].unit) == "K"
+    assert str(table["rv"].unit) == "km / s"
+    assert str(table["mg_fe"].unit) == "dex"
+    assert table["fixed"][0] == "alpha_fe mg_fe"
+    assert table["flags"][1] == "failed"
+    assert "no file at" in table["message"][1]
+    assert table["n_pixels"].dtype.kind == "i"
+    assert "teff" in text
+    assert "alpha_fe" not in text
+    run(*words, "--fix", "solar-scaled", "--out", tmp_path / "t.fits")
+    assert Table.read(tmp_path / "t.fits")["teff"].unit == "K"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--window", "5010:5020", "--window", "5030:5040"], "--window is given 2 times"),
+        (["--window", "501:502"], "the window 501 to 502 Å holds no pixel that the model, 5000.00 to 50"),
+        (["--windows-only"], "concern a line mask: give --line-mask"),
+        (["--no-zero-points"], "concern a line mask: give --line-mask"),
+        (["--sample", "60", "--workers", "2"], "--workers does not go with --sample"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    star_folder, star_file, tmp_path, monkeypatch, capsys, words, text
+) -> None:
+    words = ["fit", star_file, "--model", star_folder, "--resolution", 20_000, "--out", tmp_path / "t.csv", *words]
+    assert text in refuse(monkeypatch, capsys, *words)
+
+
+def test_a_medium_other_than_the_file_says_is_flagged(star_model, tmp_path) -> None:
+    path = tmp_path / "s.txt"
+    emulator = star_model.emulator
+    prediction = emulator.predict(emulator.space.from_cube(np.full(len(emulator.space), 0.5)))
+    write_spectrum(path, prediction, {})
+    spectrum = ObservedSpectrum.read(path)
+    assert (spectrum.medium, spectrum.notes) == ("air", ())  # as the file that predict wrote says
+    assert ObservedSpectrum.read(path, medium="air").notes == ()
+    assert ObservedSpectrum.read(path, medium="vacuum").notes == ("medium_overridden",)
+    result = fit(spectrum, star_model, RESOLUTION, FitOptions(medium="vacuum", fix=dict.fromkeys(SPACE.names[2:], 0.0)))
+    assert "medium_overridden" in result.flags
+
+
+def test_what_is_no_spectrum_and_no_mask_is_said(star_folder) -> None:
+    # Without the type checks of the tests, which users do not have.
+    said = toy.python(
+        """
+        import sys
+        from starpayne import bundle
+        from starpayne.errors import SpectrumError
+        from starpayne.fitting import FitOptions, fit_many
+
+        print(*fit_many(["star.txt"], bundle.load(sys.argv[1]), 20_000))
+        try:
+            FitOptions(line_mask="m.json")
+        except SpectrumError as error:
+            print(error)
+        """,
+        star_folder,
+    )
+    assert "'star.txt' is no spectrum: give an ObservedSpectrum" in said
+    assert "line_mask = 'm.json' is no LineMask: read a file with LineMask.read" in said

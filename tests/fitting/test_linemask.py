@@ -140,9 +140,10 @@ def test_what_is_refused(star_model: Model, observe: Observe, mask: LineMask, tm
     with pytest.raises(SpectrumError, match="depths and zero points of the line mask were learned with another model"):
         fit(observe(), star_model, RESOLUTION, FitOptions(line_mask=foreign))
     for text, why in (
-        ("{", "cannot be read"),
-        ("{}", "is no line mask: KeyError"),
+        ("{", "cannot be read as JSON"),
+        ("{}", "is no line mask: give what starpayne mask learn wrote as --out"),
         ('{"format": "x"}', "has the format"),
+        ('{"format": "starpayne line mask 2", "windows": 3}', "is a damaged line mask: TypeError"),
     ):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(SpectrumError, match=why):

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from starpayne.spectra import ObservedSpectrum
 
 
+DIGITS = {"teff": 0, "rv": 2, "vsini": 2, "broadening": 2}
+"""Digits after the point; other labels have three."""
+
+
 def register(app: typer.Typer) -> None:
     app.command()(fit)
 
@@ -58,8 +62,8 @@ def fit(
     windows_only: Annotated[
         bool, typer.Option("--windows-only", help="Use the windows of the line mask, not its depths or zero points.")
     ] = False,
-    window: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Use this window only, Å.")] = None,
-    medium: Annotated[str | None, typer.Option(help="air or vacuum, where the file does not say.")] = None,
+    window: Annotated[list[str] | None, typer.Option(metavar="LOW:HIGH", help="Use this window only, Å; one.")] = None,
+    medium: Annotated[str | None, typer.Option(help="air or vacuum; flagged where the file says otherwise.")] = None,
     unit: Annotated[str | None, typer.Option(help="Of the wavelengths: angstrom, nm or micron.")] = None,
     continuum_degree: Annotated[int, typer.Option(help="Of the Chebyshev continuum.", min=0)] = 3,
     continuum_knots: Annotated[
@@ -93,7 +97,7 @@ def fit(
     Example: starpayne fit *.fits --model m.model --resolution 47000 --line-mask sun.mask.json --out stars.parquet
     """
     from starpayne import bundle
-    from starpayne.cli.values import named_pairs, pairs_or_solar, read_resolution
+    from starpayne.cli.values import named_pairs, one_window, pairs_or_solar, read_resolution
     from starpayne.cli.values import window as ends
     from starpayne.fitting import FitOptions
     from starpayne.fitting.forward import refuse_intensities
@@ -103,6 +107,8 @@ def fit(
     check_table(out)
     if sample and (workers or 1) > 1:
         raise SpectrumError("--workers does not go with --sample, which takes one star after another")
+    if line_mask is None and (windows_only or not zero_points):
+        raise SpectrumError("--windows-only and --no-zero-points concern a line mask: give --line-mask")
     refuse_existing(out, overwrite)
     loaded = bundle.load(model)
     refuse_intensities(loaded.emulator)
@@ -124,7 +130,7 @@ def fit(
         prior=named_pairs("--prior", prior or [], "NAME=MEAN:SIGMA, such as logg=4.44:0.05"),
         mask=tuple(ends(text) for text in mask or []),
         line_mask=learned,
-        window=ends(window) if window else None,
+        window=one_window(window or []),
         medium=medium,
         continuum_degree=continuum_degree,
         continuum_knots=continuum_knots,
@@ -153,10 +159,8 @@ def fit(
             write_table(out, rows)
             write_result(json, rows)
     for row in rows:
-        labels = "  ".join(_value(name, x["value"], x["error"]) for name, x in row["labels"].items())
-        typer.echo(f"{row['file']}: {labels}  {_value('rv', row['rv'], row.get('rv_error'))}")
-        if row["flags"]:
-            console.print(f"  flags: {', '.join(row['flags'])}", markup=False)
+        if "message" not in row:
+            typer.echo(_line(row))
 
 
 def _reader(path: Path, unit: str | None, medium: str | None) -> Callable[[], ObservedSpectrum]:
@@ -208,12 +212,33 @@ def _failed(path: Path, names: tuple[str, ...], why: str) -> dict[str, Any]:
     console.print(f"{path}: {why}", markup=False, soft_wrap=True)
     return {
         "file": str(path), "labels": {name: {"value": None, "error": None, "raw_error": None} for name in names},
-        "rv": None, "vsini": None, "chi2": None, "flags": [f"failed:{why}"],
+        "rv": None, "vsini": None, "chi2": None, "flags": ["failed"], "message": why,
     }  # fmt: skip
+
+
+def _line(row: dict[str, Any]) -> str:
+    """Return the fitted values of a star, those that its spectrum does not tell by name alone, and its flags."""
+    told, untold = [], []
+    values = {name: (x["value"], x["error"]) for name, x in row["labels"].items() if name not in row["fixed"]}
+    for name, (value, error) in (values | {n: (row[n], row[f"{n}_error"]) for n in ("rv", "vsini")}).items():
+        if f"unconstrained:{name}" in row["flags"]:
+            untold.append(name)
+        else:
+            told.append(_value(name, value, error))
+    lines = [f"{row['file']}: {'  '.join(told)}"]
+    if untold:
+        lines.append(f"  not constrained: {', '.join(untold)}")
+    flags = [flag for flag in row["flags"] if not flag.startswith("unconstrained:")]
+    if flags:
+        lines.append(f"  flags: {', '.join(flags)}")
+    for name, x in row.get("posterior", {}).get("parameters", {}).items():
+        low, middle, high = (f"{x[key]:.{DIGITS.get(name, 3)}f}" for key in ("low", "median", "high"))
+        lines.append(f"  posterior {name}: {middle} ({low} to {high})")
+    return "\n".join(lines)
 
 
 def _value(name: str, value: float | None, error: float | None) -> str:
     if value is None:
         return f"{name} –"
-    digits = 0 if name == "teff" else 2
+    digits = DIGITS.get(name, 3)
     return f"{name} {value:.{digits}f}" + (f" ± {error:.{digits}f}" if error else "")

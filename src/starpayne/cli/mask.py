@@ -31,7 +31,7 @@ def learn(
         typer.Option(metavar="NAME=VALUE", help="Hold a label, as the fits to come will; or solar-scaled."),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Misfit above which a pixel is masked, as a fraction of the continuum.")
+        float | None, typer.Option(help="Misfit above which a pixel is masked, as a fraction of the continuum: 0.05.")
     ] = None,
     depths: Annotated[bool, typer.Option(help="Learn by what factor the lines are too strong or too weak.")] = True,
     window: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Use this window only, Å.")] = None,
@@ -70,10 +70,18 @@ def learn(
         depths,
     )  # fmt: skip
     found.write(out)
-    typer.echo(f"{out}: {len(found.windows)} windows hide {100 * found.source['fraction_masked']:.0f} % of the pixels")
+    source = found.source
+    fitted = "  ".join(f"{name} {value:.3f}" for name, value in source["fitted"].items())
+    typer.echo(f"{spectrum}: rv {source['rv']:.2f}  vsini {source['vsini']:.2f}  {fitted}".rstrip())
+    flags = [flag for flag in source["flags"] if not flag.startswith("unconstrained:")]
+    if flags:
+        typer.echo(f"  flags: {', '.join(flags)}")
+    typer.echo(f"{out}: {len(found.windows)} windows hide {100 * source['fraction_masked']:.1f} % of the pixels")
     if found.depths is not None:
-        before, after = (100 * found.source[f"misfit_{when}"] for when in ("before", "after"))
+        before, after = (100 * source[f"misfit_{when}"] for when in ("before", "after"))
         typer.echo(f"line depths: misfit {before:.2f} % of the continuum before, {after:.2f} % with them")
     for name, value in found.zero_points.items():
-        typer.echo(f"zero point of {name}: {value:+.{1 if name == 'teff' else 3}f}")
+        digits = 1 if name == "teff" else 3
+        error = source["errors"][name]
+        typer.echo(f"zero point of {name} (fit minus truth): {value:+.{digits}f} ± {error:.{digits}f}")
     write_result(json, {"mask": str(out), "windows": found.windows, "zero_points": dict(found.zero_points)})

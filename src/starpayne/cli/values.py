@@ -60,6 +60,15 @@ def window(text: str) -> tuple[float, float]:
         raise SpectrumError(f"{text!r} is not LOW:HIGH in Å, such as 5163.5:5166.5") from error
 
 
+def one_window(words: Sequence[str]) -> tuple[float, float] | None:
+    """Return the ends of LOW:HIGH; a second one would have to be another, so it is refused."""
+    if len(words) > 1:
+        raise SpectrumError(
+            f"--window is given {len(words)} times: give the whole range, and --mask LOW:HIGH for what lies between"
+        )
+    return window(words[0]) if words else None
+
+
 def read_resolution(text: str) -> Resolution:
     """Return the resolution that a number, or a table in a text file, names.
 

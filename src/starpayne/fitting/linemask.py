@@ -9,7 +9,6 @@ star that taught a mask is no test of it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from starpayne import bundle
 from starpayne.bundle import Model
 from starpayne.errors import SpectrumError
-from starpayne.files import write_json
+from starpayne.files import read_json, write_json
 from starpayne.fitting.fit import fit
 from starpayne.fitting.linedepths import LineDepths
 from starpayne.fitting.options import FitOptions
@@ -108,22 +107,22 @@ class LineMask:
             SpectrumError: if it is no such file.
         """
         path = Path(path)
+        data = read_json(path, SpectrumError)
+        if "format" not in data:
+            raise SpectrumError(f"{path} is no line mask: give what starpayne mask learn wrote as --out")
+        if data["format"] != FORMAT:
+            raise SpectrumError(f"{path} has the format {data['format']!r}; this version reads {FORMAT!r}")
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if data["format"] != FORMAT:
-                raise SpectrumError(f"{path} has the format {data['format']!r}; this version reads {FORMAT!r}")
             return cls(
                 tuple((float(low), float(high)) for low, high in data["windows"]), str(data["medium"]),
                 None if data["depths"] is None else _depths(data["depths"]),
                 {str(k): float(v) for k, v in data["zero_points"].items()}, tuple(map(str, data["free"])),
                 str(data["model"]), dict(data["source"]),
             )  # fmt: skip
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise SpectrumError(f"the line mask {path} cannot be read: {error}") from error
+        except SpectrumError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, SpectrumError):
-                raise
-            raise SpectrumError(f"{path} is no line mask: {type(error).__name__}: {error}") from error
+            raise SpectrumError(f"{path} is a damaged line mask: {type(error).__name__}: {error}") from error
 
 
 def _depths(data: Mapping[str, Any]) -> LineDepths:
@@ -194,7 +193,9 @@ def learn_mask(
             "resolution": known.resolution, "threshold": threshold, "fraction_masked": round(fraction, 4),
             "errors": {name: result.errors[name] for name in labels if name in free},
             "reduced_chi2_before": known.reduced_chi2, "reduced_chi2_after": result.reduced_chi2,
-            "misfit_before": _misfit(known), "misfit_after": _misfit(left),
+            "misfit_before": _misfit(known), "misfit_after": _misfit(left), "rv": left.rv, "vsini": left.vsini,
+            "fitted": {name: value for name, value in left.labels.items() if name not in left.fixed},
+            "flags": list(left.flags),
         },
     )  # fmt: skip
 

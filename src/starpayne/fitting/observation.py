@@ -21,8 +21,17 @@ Source = ObservedSpectrum | Callable[[], ObservedSpectrum]
 
 
 def taken(source: Source) -> ObservedSpectrum:
-    """Return the spectrum of a source."""
-    return source() if callable(source) else source
+    """Return the spectrum of a source.
+
+    Raises:
+        SpectrumError: for something else.
+    """
+    spectrum = source() if callable(source) else source
+    if not isinstance(spectrum, ObservedSpectrum):
+        raise SpectrumError(
+            f"{spectrum!r} is no spectrum: give an ObservedSpectrum, such as ObservedSpectrum.read(path) returns"
+        )
+    return spectrum
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +108,8 @@ def observation(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup
     if medium is None:
         medium = domain.medium
         flags.append("medium_assumed")
+    elif spectrum.medium not in (None, medium):
+        flags.append("medium_overridden")
     if spectrum.n_nan:
         flags.append("masked_nan")
     if spectrum.error is None:
@@ -108,6 +119,15 @@ def observation(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup
     near = (wavelength >= domain.low * doppler_factor(slow)) & (wavelength <= domain.high * doppler_factor(fast))
     if options.window:
         near &= (spectrum.wavelength >= options.window[0]) & (spectrum.wavelength <= options.window[1])
+        if near.sum() < 2:
+            low, high = options.window
+            raise SpectrumError(
+                about(
+                    spectrum.name,
+                    f"the window {low:g} to {high:g} Å holds no pixel that the model, {domain.low:.2f} to "
+                    f"{domain.high:.2f} Å, may cover (windows are in Å, as observed)",
+                )
+            )
     if near.sum() < 2:
         raise SpectrumError(about(spectrum.name, no_overlap(wavelength, emulator)))
     cut = spectrum.select(near) if spectrum.used[near].any() else None

@@ -43,7 +43,8 @@ class FitOptions:
         mask: (low, high) windows in Å, in the spectrum's own medium and frame, that are not used.
         line_mask: rest-frame windows that are not used, and zero points that are taken off the labels; see LineMask.
         window: (low, high) Å; only this part is used. None for everything that the model covers.
-        medium: "air" or "vacuum", where the spectrum does not say; it overrides what the spectrum says.
+        medium: "air" or "vacuum", where the spectrum does not say. It is believed where the spectrum says otherwise,
+            and that is flagged.
         emulator_error: whether the emulator's validation residuals enter the likelihood.
         jitter: whether noise of one size on all pixels is added until the reduced χ² is 1, where it is above. Where
             physics that the model lacks limits the fit, it keeps the smallest stated errors from ruling, and widens
@@ -87,6 +88,8 @@ class FitOptions:
     def __post_init__(self) -> None:
         if self.medium is not None:
             check_medium(self.medium)
+        if self.line_mask is not None and not hasattr(self.line_mask, "windows"):
+            raise SpectrumError(f"line_mask = {self.line_mask!r} is no LineMask: read a file with LineMask.read(path)")
         _ = self.continuum  # refuses what cannot be
         windows = [*self.mask, *([self.window] if self.window else []), self.rv_range]
         for low, high in windows:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from starpayne.errors import SpectrumError
+from starpayne.labels import unit_of
 
 FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits", ".parquet": "parquet"}
 SINGLE = (
     "rv", "rv_error", "rv_raw_error", "vsini", "vsini_error", "vsini_raw_error", "broadening", "broadening_error",
-    "broadening_raw_error", "chi2", "reduced_chi2", "jitter", "n_pixels", "coverage", "snr",
+    "broadening_raw_error", "chi2", "reduced_chi2", "jitter", "coverage", "snr",
 )  # fmt: skip
+
+
+MOTIONS = ("rv", "vsini", "broadening")
 
 
 def check_table(path: Path) -> None:
@@ -28,8 +33,9 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the rows of ``FitResult.to_dict()``.
 
     For each label NAME, NAME_error (with jitter) and NAME_raw_error (the stated errors and the emulator's alone), then
-    velocities in km/s, χ² and flags, separated by spaces. Numbers that do not exist are NaN. Where a posterior was
-    sampled, NAME_median, NAME_low and NAME_high (68.3 %) follow.
+    velocities in km/s and χ². Where a posterior was sampled, NAME_median, NAME_low and NAME_high (68.3 %) follow; then
+    the names of fixed labels and the flags, both separated by spaces, and why a spectrum could not be fitted. Numbers
+    that do not exist are NaN.
     """
     from astropy.table import Table
 
@@ -47,13 +53,25 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             columns[f"{name}_{what}"] = [
                 _number(row.get("posterior", {}).get("parameters", {}).get(name, {}).get(what)) for row in rows
             ]
+    columns["n_pixels"] = [int(row.get("n_pixels") or 0) for row in rows]
+    columns["fixed"] = [" ".join(row.get("fixed", ())) for row in rows]
     columns["flags"] = [" ".join(row["flags"]) for row in rows]
+    columns["message"] = [str(row.get("message", "")) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".parquet":
         pyarrow, parquet = _pyarrow()
         parquet.write_table(pyarrow.table(columns), path)
     else:
-        Table(columns).write(path, format=FORMATS[path.suffix.lower()], overwrite=True)
+        table: Any = Table(columns)
+        for name in table.colnames:
+            base = name.removesuffix("_error").removesuffix("_raw")
+            for end in ("_median", "_low", "_high"):
+                base = base.removesuffix(end)
+            unit = "km/s" if base in MOTIONS else unit_of(base).partition("(")[0]
+            # FITS has no dex.
+            table[name].unit = None if unit in ("", "dex") and path.suffix.lower() == ".fits" else unit or None
+        table.meta["CREATOR"] = f"starpayne {version('starpayne')}"
+        table.write(path, format=FORMATS[path.suffix.lower()], overwrite=True)
 
 
 def _pyarrow() -> tuple[Any, Any]:
