@@ -53,7 +53,7 @@ def learn(
     from starpayne.cli.values import pairs_or_solar, read_resolution
     from starpayne.cli.values import window as ends
     from starpayne.fitting import FitOptions
-    from starpayne.fitting.linemask import THRESHOLD, learn_mask
+    from starpayne.fitting.masklearning import THRESHOLD, learn_mask
     from starpayne.spectra import ObservedSpectrum
 
     refuse_existing(out, overwrite)

@@ -2,7 +2,8 @@
 
 from starpayne.fitting.fit import fit
 from starpayne.fitting.forward import ForwardModel
-from starpayne.fitting.linemask import LineMask, learn_mask
+from starpayne.fitting.linemask import LineMask
+from starpayne.fitting.masklearning import learn_mask
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.posterior import Posterior, sample
 from starpayne.fitting.resolution import ResolutionCurve, TabulatedProfile

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from starpayne.errors import SpectrumError
 from starpayne.fitting.broadening import LIMB_DARKENING
 from starpayne.fitting.continuum import Continuum
+from starpayne.fitting.linemask import LineMask
 from starpayne.wavelengths import check_medium
-
-if TYPE_CHECKING:
-    from starpayne.fitting.linemask import LineMask
 
 WIDTHS = ("vsini", "broadening")
 MOTIONS = ("rv", *WIDTHS)
@@ -88,7 +85,7 @@ class FitOptions:
     def __post_init__(self) -> None:
         if self.medium is not None:
             check_medium(self.medium)
-        if self.line_mask is not None and not hasattr(self.line_mask, "windows"):
+        if self.line_mask is not None and not isinstance(self.line_mask, LineMask):
             raise SpectrumError(f"line_mask = {self.line_mask!r} is no LineMask: read a file with LineMask.read(path)")
         _ = self.continuum  # refuses what cannot be
         windows = [*self.mask, *([self.window] if self.window else []), self.rv_range]
