@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import toy
 from astropy.table import Table
-from conftest import RESOLUTION, SPACE, TRUTH
+from known_star import RESOLUTION, SPACE, TRUTH
 from shell import refuse, run
 
 from starpayne import bundle

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import RESOLUTION, SPACE, TRUTH
+from known_star import RESOLUTION, SPACE, TRUTH
 from scipy.interpolate import CubicSpline
 
 from starpayne import simulate

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import SPACE
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_star import SPACE
 
 from starpayne.errors import LabelError
 from starpayne.fitting.freedom import FreeLabels

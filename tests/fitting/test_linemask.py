@@ -10,7 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import RESOLUTION, SPACE, TRUTH
+from known_star import RESOLUTION, SPACE, TRUTH
 from shell import run
 
 from starpayne import bundle

@@ -9,7 +9,7 @@ from dataclasses import replace
 import equinox as eqx
 import numpy as np
 import pytest
-from conftest import RESOLUTION, TRUTH
+from known_star import RESOLUTION, TRUTH
 
 from starpayne import plots
 from starpayne.bundle import Model, digest

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import RESOLUTION, SPACE, TRUTH
+from known_star import RESOLUTION, SPACE, TRUTH
 
 from starpayne.bundle import Model
 from starpayne.errors import LabelError, SpectrumError

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import jax
 import pytest
-from conftest import RESOLUTION, SPACE, TRUTH
+from known_star import RESOLUTION, SPACE, TRUTH
 
 from starpayne.bundle import Model
 from starpayne.errors import SpectrumError
