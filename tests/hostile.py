@@ -6,6 +6,7 @@ end in a model or in a BundleError of one line, and take no memory.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import resource
@@ -75,7 +76,7 @@ def any_value_of_the_manifest_may_be_anything(data: st.DataObject) -> None:
     document = json.loads(TEXT)
     for _ in range(data.draw(st.integers(1, 2))):
         where = data.draw(st.sampled_from(list(places(document))[1:]))
-        put(document, where, data.draw(NASTY))
+        put(document, where, copy.deepcopy(data.draw(NASTY)))  # a second change may fall inside the first
         if not isinstance(document, dict):
             break
     refused_or_loaded(json.dumps(document).encode(), WHOLE)
