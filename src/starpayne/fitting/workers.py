@@ -99,13 +99,7 @@ def fit_in_processes(
     A process that is lost (killed, out of memory) is replaced, and the stars it had are fitted again, one at a time;
     the star that a process is lost with again becomes an error of its own.
     """
-    check_workers(workers)
-    return _run(iter(spectra), resolution, setup, at_once, workers)
-
-
-def _run(
-    spectra: Iterator[Source], resolution: Resolution, setup: Setup, at_once: int, workers: int
-) -> Iterator[Outcome]:
+    spectra = iter(spectra)
     share = max(1, cores() // workers)
     finished: dict[int, Outcome] = {}
     suspects: list[tuple[int, ObservedSpectrum]] = []

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from starpayne.errors import LabelError
+from starpayne.labels.solar import solar_abundances
 from starpayne.labels.space import LabelSpace
-from starpayne.labels.table import is_abundance
-
-SOLAR_SCALED = {"alpha_fe": 0.0, "vmic": 1.0}
-"""Where ``solar_scaled`` holds labels that are no abundances of a single element; those it holds at 0."""
 
 
 def mapped_space(base: LabelSpace, grid: LabelSpace, hold: Mapping[str, float]) -> LabelSpace:
@@ -64,5 +61,5 @@ def mapped_space(base: LabelSpace, grid: LabelSpace, hold: Mapping[str, float]) 
 
 def solar_scaled(base: LabelSpace, grid: LabelSpace) -> dict[str, float]:
     """Return where to hold the labels that the grid lacks for a solar mixture: [X/Fe] = 0, and vmic = 1 km/s."""
-    known = {name: 0.0 for name in base.names if is_abundance(name)} | SOLAR_SCALED
+    known = solar_abundances(base, {}) | {"vmic": 1.0}
     return {name: known[name] for name in base.names if name not in grid.names and name in known}
