@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,10 @@ def read_json(path: Path, error: type[StarpayneError]) -> dict[str, Any]:
         raise error(f"{path} is larger than {MAX_JSON // 2**20} MB, which no such file needs")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        repeated = {key for key in keys if keys.count(key) > 1}
-        if repeated:
-            raise ValueError(f"the key {sorted(repeated)[0]!r} appears twice")
-        return dict(pairs)
+        if len(found := dict(pairs)) < len(pairs):
+            repeated = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
+            raise ValueError(f"the key {min(repeated)!r} appears twice")
+        return found
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not a number that JSON knows")

@@ -29,6 +29,8 @@ MANIFEST = "emulator.json"
 WEIGHTS = "weights.safetensors"
 MAX_WEIGHTS = 8 * 2**30
 RESIDUAL_PREFIX = "residuals."
+MOST_COMPARED = 10_000
+"""Wavelengths of a fingerprint: a model file must not make its reader work without bound."""
 PRECISIONS = ("float32", "bfloat16")
 """What weights can be stored as; they are float32 once read."""
 
@@ -268,6 +270,8 @@ def platform_name() -> str:
 def fingerprint_difference(emulator: Emulator, fingerprint: Mapping[str, Any], manifest: Path) -> float:
     """Return the largest difference in flux between the stored spectrum and the same computed now."""
     try:
+        if len(fingerprint["wavelength"]) > MOST_COMPARED:
+            raise ValueError(f"it has more than {MOST_COMPARED:,} wavelengths")
         flux = emulator.predict(np.array(fingerprint["labels"]), np.array(fingerprint["wavelength"])).flux
         return float(np.max(np.abs(flux - np.array(fingerprint["flux"]))))
     except (KeyError, TypeError, ValueError) as error:

@@ -16,6 +16,9 @@ from numpy.typing import ArrayLike
 from starpayne.errors import LabelError, did_you_mean
 from starpayne.labels.table import Constraint, Label
 
+MOST_LABELS = 1000
+"""A model file must not make its reader work without bound."""
+
 
 @dataclass(frozen=True)
 class LabelSpace:
@@ -46,6 +49,7 @@ class LabelSpace:
         object.__setattr__(self, "held", tuple((label, float(value)) for label, value in self.held))
         if not self.labels:
             raise LabelError("a label space needs at least one label")
+        _refuse_many(len(self.inputs), len(self.constraints))
         for label, value in self.held:
             if not np.isfinite(value) or (label.transform != "linear" and value <= 0):
                 raise LabelError(f"label {label.name} cannot be held at {value}")
@@ -316,6 +320,7 @@ class LabelSpace:
     def from_dict(cls, data: Mapping[str, Any]) -> LabelSpace:
         """Read what :meth:`to_dict` writes (``unit``, ``transform`` and ``held`` may be left out)."""
         try:
+            _refuse_many(len(data["labels"]), len(data.get("constraints", [])))
             labels = tuple(Label.from_dict(d) for d in data["labels"])
             held = tuple((Label.from_dict(d), float(d["value"])) for d in data.get("held", []))
             return cls(labels, tuple(Constraint.parse(c) for c in data.get("constraints", [])), held)
@@ -323,6 +328,11 @@ class LabelSpace:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise LabelError(f"label table cannot be read: {error!r}; each label needs name, low, high") from error
+
+
+def _refuse_many(labels: int, constraints: int) -> None:
+    if max(labels, constraints) > MOST_LABELS:
+        raise LabelError(f"{labels:,} labels with {constraints:,} constraints; at most {MOST_LABELS:,} each")
 
 
 def _namespace(array: Any) -> Any:
