@@ -148,6 +148,26 @@ def test_a_table_may_be_separated_by_blanks_tabs_or_semicolons(tmp_path: Path) -
         np.testing.assert_array_equal(table.values, [[5000, -0.5]])
 
 
+def test_text_that_unpacks_without_end_or_has_other_columns_fails_its_row(
+    folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    import gzip
+
+    monkeypatch.setattr("starpayne.importers.text.MAX_TEXT", 100_000)
+    (folder / "0.txt").unlink()
+    (folder / "0.txt.gz").write_bytes(gzip.compress(b"5000 1\n" * 20_000))
+    np.savetxt(folder / "1.txt", np.ones((5, 4)))
+    np.savetxt(folder / "2.txt", np.ones((3, 2)))
+    lines = (folder / "labels.csv").read_text().replace("0.txt,", "0.txt.gz,", 1)
+    (folder / "labels.csv").write_text(lines)
+    failures = import_any(folder, tmp_path / "g", format="korg").failures
+    assert [f.reason.split(": ", 1)[1] for f in failures] == [
+        "0.txt.gz unpacks to more than 0 MB",
+        "1.txt has 4 columns of numbers, and 2 or 3 are expected",
+        "3 wavelengths are no spectrum",
+    ]
+
+
 # -- formats and outputs ----------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from starpayne.errors import GridError
 from starpayne.importers.formats import ForeignGrid, ForeignSpectrum, Format, ImportOptions, stated_medium
-from starpayne.importers.spectra import is_normalised
 from starpayne.importers.tables import labels_by_row, table_beside
 
 
@@ -44,7 +43,7 @@ def read(source: Path, options: ImportOptions) -> ForeignGrid:
         files=tuple(f"spectrum {i}" for i in range(len(flux))),
         medium=medium,
         row=row,
-        absolute=len(flux) > 0 and not is_normalised(np.asarray(flux[0], np.float64)),
+        absolute=None,
         provenance={"engine": "not said", "table": table.path.name},
     )
 

@@ -17,11 +17,11 @@ from starpayne.importers.continuum import METHOD, pseudo_continuum
 from starpayne.importers.formats import MAX_PIXELS, ForeignGrid, ForeignSpectrum, ImportOptions
 from starpayne.importers.resampling import Resampler
 from starpayne.importers.space import DEFAULT_SPLIT, shuffled_split, space_of, undersampled, with_known_labels
-from starpayne.importers.surface import UNITS, scale_of
+from starpayne.importers.surface import UNITS, is_normalised, scale_of
 from starpayne.wavelengths import check_wavelength, log_grid, sampling_of
 
 BLOCK = 32 * 2**20
-"""Bytes of flux per chunk on disk, which is also what is held in memory."""
+"""Bytes of flux that are held in memory and written at once; a chunk on disk is no larger either."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ def _read(foreign: ForeignGrid, row: int) -> ForeignSpectrum:
             raise GridError(f"{values.size} values of {name} and {spectrum.wavelength.size} wavelengths")
     if spectrum.wavelength.size > MAX_PIXELS:
         raise GridError(f"{spectrum.wavelength.size:,} wavelengths are more than the {MAX_PIXELS:,} that can be taken")
+    if spectrum.wavelength.size < 4:
+        raise GridError(f"{spectrum.wavelength.size} wavelengths are no spectrum")
     if not np.all(np.diff(spectrum.wavelength) > 0):
         raise GridError("its wavelengths do not increase")
     return spectrum
@@ -120,8 +122,10 @@ def _target(own: Float64[np.ndarray, " m"], options: ImportOptions) -> Target:
 
 
 def _scaled(foreign: ForeignGrid, first: tuple[int, ForeignSpectrum]) -> ForeignGrid:
-    """Tell the unit of absolute numbers from their brightness, where the source does not say it."""
+    """Tell from their numbers whether fluxes are absolute, and in which unit, where the source does not say it."""
     row, spectrum = first
+    if foreign.absolute is None:
+        foreign = replace(foreign, absolute=not is_normalised(spectrum.flux))
     absolute = spectrum.continuum if spectrum.continuum is not None else spectrum.flux if foreign.absolute else None
     if foreign.scale is not None or absolute is None:
         return foreign
@@ -167,31 +171,30 @@ def _fill(
 ) -> None:
     n, failures, others = len(foreign.labels), list[Failure](), 0
     names = grid.space.names
-    seen: dict[bytes, int] = {}
-    for start in range(0, n, grid.chunk):
-        rows = range(start, min(start + grid.chunk, n))
+    seen: dict[bytes, str] = {}
+    at_once = grid.chunk * max(1, BLOCK // (4 * len(target.wavelength) * grid.chunk))
+    for start in range(0, n, at_once):
+        rows = range(start, min(start + at_once, n))
         flux = np.full((len(rows), len(target.wavelength)), np.nan, np.float32)
         continuum = np.full_like(flux, np.nan) if grid.has_continuum else None
         for i, row in enumerate(rows):
             try:
-                twin = seen.setdefault(grid.labels[row].tobytes(), row)
-                if twin != row and foreign.space is None:
-                    raise GridError(
-                        f"{foreign.files[twin]} has the same labels; a label that tells them apart is missing"
-                    )
+                if (twin := seen.get(key := grid.labels[row].tobytes())) is not None and foreign.space is None:
+                    raise GridError(f"{twin} has the same labels; a label that tells them apart is missing")
                 flux[i], level = _normalised(foreign, _read(foreign, row), target)
                 if continuum is not None:
                     continuum[i] = level
+                seen[key] = foreign.files[row]
             except StarpayneError as error:
+                reason = f"{foreign.files[row]}: {error}"
                 others += isinstance(error, OtherWavelengths)
                 if others > max(1, n // 10):
-                    raise
+                    raise GridError(reason) from error
                 flux[i] = np.nan
-                reason = f"{foreign.files[row]}: {error}"
                 failures.append(Failure(row, dict(zip(names, grid.labels[row].tolist(), strict=True)), reason))
+            if progress is not None:
+                progress(row + 1, n)
         grid.write_block(start, flux, continuum)
-        if progress is not None:
-            progress(rows[-1] + 1, n)
     if len(failures) == n:
         raise GridError(f"none of the {n} spectra can be used; the first one is {failures[0].reason}")
     grid.fail(failures)
@@ -229,6 +232,8 @@ def _normalised(
         return flux.astype(np.float32), level.astype(np.float32)
     level = scale * (pseudo_continuum(target.wavelength, flux) if continuum is None else continuum)
     level = level.astype(np.float32)
+    if not (np.all(np.isfinite(level)) and np.min(level) > 0):
+        raise GridError(f"its absolute flux of {np.max(flux):g} is beyond the numbers that a grid stores")
     # Divided by what is stored, so that the product gives the file's flux back.
     return (scale * flux / level.astype(np.float64)).astype(np.float32), level
 

@@ -73,6 +73,8 @@ def _read(path: Path, choose: Any) -> Any:
 
     if not path.is_file():
         raise GridError(f"{path.name} is missing")
+    if not is_fits(path):
+        raise GridError(f"{path.name} is no FITS file; one that is compressed has to be unpacked first")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -81,7 +81,7 @@ class ForeignGrid:
         files: (n,) what each spectrum is called.
         medium: "air" or "vacuum".
         row: reads one spectrum; raises StarpayneError with the reason where it cannot be used.
-        absolute: whether ``flux`` is absolute rather than divided by its continuum.
+        absolute: whether ``flux`` is absolute rather than divided by its continuum; None to tell it from its numbers.
         scale: what makes erg s⁻¹ cm⁻² Å⁻¹ at the stellar surface of absolute numbers; None to tell it from Teff.
         resolution: λ/FWHM of the broadening in the spectra.
         physics: flags of what they leave out.
@@ -95,7 +95,7 @@ class ForeignGrid:
     files: tuple[str, ...]
     medium: str
     row: Callable[[int], ForeignSpectrum]
-    absolute: bool
+    absolute: bool | None
     scale: float | None = None
     resolution: float | None = None
     physics: tuple[str, ...] = ()

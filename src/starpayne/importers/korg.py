@@ -11,7 +11,7 @@ from starpayne.errors import GridError
 from starpayne.importers.formats import ForeignGrid, ForeignSpectrum, Format, ImportOptions, stated_medium
 from starpayne.importers.hdf5files import dataset, has, is_hdf5, member, numbers, opened, texts
 from starpayne.importers.names import canonical_labels
-from starpayne.importers.spectra import is_normalised, spectra_in
+from starpayne.importers.spectra import spectra_in
 from starpayne.importers.tables import labels_by_row, match_files, read_table, table_beside
 from starpayne.importers.text import read_numbers
 
@@ -65,10 +65,9 @@ def _read_texts(source: Path, options: ImportOptions, medium: str) -> ForeignGri
         values = read_numbers(files[i], (2, 3))
         return ForeignSpectrum(values[:, 0], values[:, 1], values[:, 2] if values.shape[1] == 3 else None)
 
-    first = next((path for path in files if path.is_file()), None)
     return ForeignGrid(
         names=table.names, labels=labels, files=tuple(path.name for path in files), medium=medium, row=row,
-        absolute=first is not None and not is_normalised(read_numbers(first, (2, 3))[:, 1]),
+        absolute=None,
         physics=("lte",), provenance=PROVENANCE,
     )  # fmt: skip
 
@@ -82,7 +81,6 @@ def _read_hdf5(source: Path, options: ImportOptions, medium: str) -> ForeignGrid
         if level and _layout(file, level, len(wavelength), source) != (n, transposed):
             raise GridError(f"{source.name}: flux and {level} have different shapes")
         names, labels = _labels(file, n, source, options)
-        first = _row(file, "flux", 0, transposed)
 
     def row(i: int) -> ForeignSpectrum:
         with opened(source) as file:
@@ -91,7 +89,7 @@ def _read_hdf5(source: Path, options: ImportOptions, medium: str) -> ForeignGrid
 
     return ForeignGrid(
         names=names, labels=labels, files=tuple(f"spectrum {i}" for i in range(n)), medium=medium, row=row,
-        absolute=not is_normalised(first), physics=("lte",), provenance=PROVENANCE,
+        absolute=None, physics=("lte",), provenance=PROVENANCE,
     )  # fmt: skip
 
 

@@ -11,9 +11,9 @@ from jaxtyping import Float64
 from starpayne.errors import GridError
 
 ALIASES = {
-    "teff": ("t", "temp", "temperature", "t_eff", "effective_temperature"),
-    "logg": ("log_g", "g", "gravity", "log_surf_grav", "surface_gravity"),
-    "feh": ("fe_h", "m_h", "mh", "z", "met", "metallicity", "metals", "monh"),
+    "teff": ("temp", "temperature", "t_eff", "effective_temperature"),
+    "logg": ("log_g", "log_surf_grav"),
+    "feh": ("fe_h", "m_h", "mh", "met", "metallicity", "metals", "monh"),
     "alpha_fe": ("alpha", "a_m", "alpha_m", "afe", "a_fe", "alphafe", "alpha_over_m"),
     "vmic": ("v_mic", "vturb", "v_turb", "vmicro", "v_micro", "xi", "vt", "microturbulence", "turbvel"),
     "vmac": ("v_mac", "vmacro", "v_macro", "macroturbulence"),

@@ -13,8 +13,6 @@ from starpayne.spectrum_files import Columns, read_columns
 
 ENDINGS = (".fits", ".fit", ".fits.gz", ".txt", ".dat", ".csv", ".ascii", ".asc", ".tsv", ".txt.gz", ".dat.gz")
 UNIT = {"angstrom": 1.0, "nm": 10.0, "micron": 1e4}
-NORMALISED = (0.1, 1.5)
-"""Highest fluxes of normalised spectra."""
 
 
 def spectra_in(source: Path, labels: Path | None) -> list[Path]:
@@ -57,16 +55,10 @@ def read(source: Path, options: ImportOptions) -> ForeignGrid:
         files=tuple(path.name for path in files),
         medium=medium,
         row=row,
-        absolute=first is not None and not is_normalised(np.asarray(first.flux, np.float64)),
+        absolute=None,
         resolution=None,
         provenance={"engine": "not said", "table": table.path.name},
     )
-
-
-def is_normalised(flux: np.ndarray) -> bool:
-    """Return whether fluxes (m,) look divided by their continuum."""
-    finite = flux[np.isfinite(flux)]
-    return bool(len(finite)) and NORMALISED[0] < float(np.max(finite)) < NORMALISED[1]
 
 
 def in_angstrom(columns: Columns) -> np.ndarray:

@@ -21,6 +21,9 @@ POINTS = ("grid_points", "pars")
 ORDER = ("T", "logg", "Z", "alpha")
 """Parameters of the files that do not name them."""
 
+MEANS = {"T": "teff", "temp": "teff", "Z": "feh", "alpha": "alpha_fe"}
+"""Names that would not be clear anywhere else: Z is no mass fraction here."""
+
 SOLAR_FLUX = 3.839e33 / (4 * np.pi * 6.955e10**2)
 """erg s⁻¹ cm⁻²: the bolometric flux that Starfish gives to every spectrum unless told otherwise."""
 
@@ -70,7 +73,7 @@ def read(source: Path, options: ImportOptions) -> ForeignGrid:
         library = texts(file.attrs["grid_name"])[0] if "grid_name" in file.attrs else "not said"
         air = axis.get("air")
     medium = stated_medium(options, None if air is None else ("air" if bool(air) else "vacuum"), source.name)
-    known, labels = canonical_labels(names, values, source.name)
+    known, labels = canonical_labels([MEANS.get(name, name) for name in names], values, source.name)
     if norm and "teff" not in known:
         raise GridError(f"{source.name}: all spectra have one bolometric flux, and there is no Teff to undo it with")
     factors = labels[:, known.index("teff")] ** 4 * STEFAN_BOLTZMANN / SOLAR_FLUX if norm else np.ones(len(labels))

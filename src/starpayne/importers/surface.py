@@ -19,6 +19,9 @@ UNITS = {1.0: "erg s-1 cm-2 Angstrom-1", PER_CM: "erg s-1 cm-2 cm-1"}
 WHOLE = 0.9
 """Fraction of a black body's flux that a spectrum must cover to be held against σ Teff⁴."""
 
+NORMALISED = (0.1, 1.5)
+"""Highest fluxes of normalised spectra."""
+
 
 def planck_flux(wavelength: Float64[np.ndarray, " m"], teff: float) -> Float64[np.ndarray, " m"]:
     """Return π B_λ (m,) in erg s⁻¹ cm⁻² Å⁻¹ at wavelengths in Å: the surface flux of a black body."""
@@ -31,8 +34,15 @@ def scale_of(wavelength: Float64[np.ndarray, " m"], flux: Float[np.ndarray, " m"
 
     None where neither unit of ``UNITS`` brings it within a factor 10: the numbers are no surface flux.
     """
-    ratio = float(np.median(flux / planck_flux(wavelength, teff)))
+    ratio = flux / planck_flux(wavelength, teff)
+    ratio = float(np.median(ratio[np.isfinite(ratio)])) if np.any(np.isfinite(ratio)) else np.nan
     return next((scale for scale in UNITS if 0.1 < ratio * scale < 10), None)
+
+
+def is_normalised(flux: Float[np.ndarray, " m"]) -> bool:
+    """Return whether fluxes (m,) look divided by their continuum."""
+    finite = flux[np.isfinite(flux)]
+    return bool(len(finite)) and NORMALISED[0] < float(np.max(finite)) < NORMALISED[1]
 
 
 def check_energy(wavelength: Float64[np.ndarray, " m"], flux: Float[np.ndarray, " m"], teff: float, name: str) -> None:
