@@ -29,7 +29,7 @@ from yardstick import data_folder, record, speeds
 
 from starpayne.evaluation import evaluate
 from starpayne.grid import Grid
-from starpayne.importing import import_folder
+from starpayne.importers import import_folder
 from starpayne.training import Recipe, TrainingData, train
 
 TRIES = 3

@@ -16,7 +16,7 @@ from yardstick import data_folder, record
 from starpayne.emulators import CHANNELS
 from starpayne.evaluation import evaluate
 from starpayne.grid import Grid
-from starpayne.importing import import_folder
+from starpayne.importers import import_folder
 from starpayne.training import Recipe, TrainingData, train
 
 N = 1000

@@ -50,7 +50,7 @@ def untrained(recipe: str) -> bundle.Model:
     import tempfile
     from pathlib import Path
 
-    from starpayne.importing import import_folder
+    from starpayne.importers import import_folder
     from starpayne.training import Recipe, TrainingData, train
 
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ from pathlib import Path
 from yardstick import data_folder, gflops, record
 
 from starpayne.evaluation import evaluate
-from starpayne.importing import import_folder
+from starpayne.importers import import_folder
 from starpayne.training import Recipe, TrainingData, train
 
 N = 800

@@ -17,7 +17,7 @@ from starpayne import bundle, plots
 from starpayne.evaluation import evaluate
 from starpayne.fitting import FitOptions, FitResult, fit
 from starpayne.grid import Grid
-from starpayne.importing import import_folder
+from starpayne.importers import import_folder
 from starpayne.spectra import ObservedSpectrum
 from starpayne.training import Recipe, TrainingData, train
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from yardstick import data_folder, record, speeds
 
-from starpayne.importing import import_folder
+from starpayne.importers import import_folder
 from starpayne.training import Recipe, TrainingData
 from starpayne.training.build import build
 from starpayne.training.loop import Run

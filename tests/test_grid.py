@@ -115,6 +115,16 @@ def test_rows_are_missing_then_done_or_failed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.flux([17, 2]), flux[[17, 2]])
 
 
+def test_a_block_of_spectra_is_done_but_for_its_rows_with_nan(tmp_path: Path) -> None:
+    grid = toy.empty_grid(tmp_path / "g")
+    flux, continuum = toy.spectra(grid.labels)[16:40], toy.continua(grid.labels)[16:40].copy()
+    continuum[3, 5] = np.nan
+    grid.write_block(16, flux, continuum)
+    done = np.setdiff1d(np.arange(16, 40), [19])
+    np.testing.assert_array_equal(np.flatnonzero(grid.status == DONE), done)
+    np.testing.assert_array_equal(grid.flux(done), toy.spectra(grid.labels)[done])
+
+
 def test_a_row_that_was_not_synthesized_is_refused_with_what_to_do(tmp_path: Path) -> None:
     grid = toy.empty_grid(tmp_path / "g")
     grid.write(0, flux=np.ones(40), continuum=np.ones(40))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from starpayne.evaluation import evaluate
     from starpayne.fitting import FitOptions, FitResult, LineMask, Posterior, fit, fit_many, learn_mask, sample
     from starpayne.grid import Grid
-    from starpayne.importing import import_folder
+    from starpayne.importers import ImportOptions, import_any, import_folder
     from starpayne.labels import Constraint, Label, LabelSpace
     from starpayne.spectra import ObservedSpectrum
     from starpayne.synthesis import Design
@@ -33,16 +33,17 @@ _HOME = {
     "StarpayneError": "errors", "evaluate": "evaluation",
     "FitOptions": "fitting", "FitResult": "fitting", "fit": "fitting", "fit_many": "fitting",
     "LineMask": "fitting", "learn_mask": "fitting", "Posterior": "fitting", "sample": "fitting",
-    "Grid": "grid", "import_folder": "importing",
+    "Grid": "grid", "import_any": "importers", "import_folder": "importers", "ImportOptions": "importers",
     "Constraint": "labels", "Label": "labels", "LabelSpace": "labels",
     "ObservedSpectrum": "spectra", "Design": "synthesis", "synthesize": "synthesis",
     "Recipe": "training", "TrainingData": "training", "train": "training",
 }  # fmt: skip
 
 __all__ = [
-    "Constraint", "Design", "Emulator", "FitOptions", "FitResult", "Grid", "Label", "LabelSpace", "LineMask", "Model",
-    "ObservedSpectrum", "Payne", "Posterior", "Recipe", "StarpayneError", "TrainingData", "TransformerPayne",
-    "evaluate", "fit", "fit_many", "import_folder", "learn_mask", "load", "sample", "save", "synthesize", "train",
+    "Constraint", "Design", "Emulator", "FitOptions", "FitResult", "Grid", "ImportOptions", "Label", "LabelSpace",
+    "LineMask", "Model", "ObservedSpectrum", "Payne", "Posterior", "Recipe", "StarpayneError", "TrainingData",
+    "TransformerPayne", "evaluate", "fit", "fit_many", "import_any", "import_folder", "learn_mask", "load", "sample",
+    "save", "synthesize", "train",
 ]  # fmt: skip
 
 

@@ -89,6 +89,22 @@ def sampling_of(wavelength: np.ndarray) -> float:
     return float(1.0 / np.max(np.diff(np.log(wavelength))))
 
 
+def sampling_needed(teff: float, vmic: float) -> float:
+    """Return the λ/Δλ at which the narrowest lines of a star lose less than 1 % of their strength to the sampling.
+
+    Sums over pixels are exact for a band-limited spectrum; of a Gaussian line of standard deviation σ sampled at steps
+    h, the first alias has the relative size exp(−2π²σ²/h²). The narrowest line is one of iron at 0.8 Teff. (Fitted at
+    R = 40,000, stars came out 0.06 dex too metal-poor from a grid whose weak lines lost 10 % this way.)
+
+    Args:
+        teff: the lowest Teff, in K.
+        vmic: the lowest microturbulence, in km/s.
+    """
+    thermal = 8.314 * 0.8 * teff / 0.0558 * 1e-6
+    sigma = np.sqrt(thermal + 0.5 * vmic**2)
+    return float(SPEED_OF_LIGHT / (np.pi * np.sqrt(2 / np.log(100)) * sigma))
+
+
 def doppler_factor(velocity: Any) -> Any:
     """Return λ_observed / λ_rest for a radial velocity in km/s (relativistic, positive receding)."""
     beta = velocity / SPEED_OF_LIGHT

@@ -14,7 +14,7 @@ from starpayne.emulators import GaussianProcess
 from starpayne.emulators.coordinates import smooth_coordinates
 from starpayne.emulators.gaussian_process import KERNELS, matern52
 from starpayne.errors import RecipeError, TrainingError
-from starpayne.importing import import_folder
+from starpayne.importers import import_folder
 from starpayne.training import GaussianProcessArchitecture, Recipe, TrainingData, closed_form, train
 from starpayne.training.closed_form import principal_components
 from starpayne.training.marginal_likelihood import _negative_log_likelihood, covariance, maximise_likelihood

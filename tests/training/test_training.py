@@ -15,7 +15,7 @@ from starpayne import bundle
 from starpayne.emulators.base import predict_in_chunks
 from starpayne.errors import BundleError, OutputExistsError, TrainingError
 from starpayne.grid import Grid
-from starpayne.importing import import_folder
+from starpayne.importers import import_folder
 from starpayne.training import PayneArchitecture, Recipe, TrainingData, loop, train
 from starpayne.training.checkpoint import STATE, read_arrays, write_checkpoint
 

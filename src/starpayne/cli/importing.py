@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-from starpayne.cli.app import Json, Overwrite, write_result
+from starpayne.cli.app import Json, Overwrite, progress_bar, write_result
+
+FORMATS = "folder, payne-training, starfish, korg, phoenix, bosz, turbospectrum, arrays, spectra"
+"""Kept as text, so that help costs no import; a test holds it against the formats there are."""
 
 
 def register(app: typer.Typer) -> None:
@@ -15,23 +18,58 @@ def register(app: typer.Typer) -> None:
 
 
 def import_(
-    source: Annotated[
-        Path, typer.Argument(help="Folder of labels.npy, wavelength.npy (Å), flux.npy or flux.npz, and grid.json.")
-    ],
+    source: Annotated[Path, typer.Argument(help="File or folder of spectra, in one of the formats below.")],
     out: Annotated[Path, typer.Option("--out", metavar="GRID", help="Grid folder to make.")],
+    format: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help=f"By default it is recognised: {FORMATS}.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="CSV or ECSV: a column file (or one row per spectrum), and one per label."),
+    ] = None,
+    medium: Annotated[str | None, typer.Option(help="air or vacuum, where the files do not say it.")] = None,
+    low: Annotated[float | None, typer.Option(metavar="Å", help="Cut the spectra below this.", min=0)] = None,
+    high: Annotated[float | None, typer.Option(metavar="Å", help="Cut the spectra above this.", min=0)] = None,
+    sampling: Annotated[
+        float | None, typer.Option(metavar="λ/Δλ", help="Resample onto a log-λ grid; by default their own wavelengths.")
+    ] = None,
+    resolution: Annotated[
+        float | None, typer.Option(metavar="R", help="λ/FWHM of the spectra, where the files do not say it.")
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
-    """Import somebody else's grid of normalised spectra.
+    """Import somebody else's grid of spectra.
 
-    Example: starpayne import korg_flux --out korg.zarr
+    Example: starpayne import PHOENIX --low 5000 --high 5500 --out phoenix.zarr
     """
-    from starpayne.importing import import_folder
+    from starpayne.grid import DONE, Grid
+    from starpayne.importers import ImportOptions, import_any
 
-    grid = import_folder(source, out, overwrite=overwrite)
-    wavelength = grid.wavelength
+    options = ImportOptions(labels, medium, low, high, sampling, resolution)
+    with progress_bar("importing") as bar:
+        made = import_any(source, out, format=format, options=options, overwrite=overwrite, progress=bar)
+    if not isinstance(made, Grid):
+        space = made.emulator.space
+        typer.echo(f"{out}: {made.emulator.architecture}, labels {', '.join(space.names)}")
+        write_result(json, {"model": str(out), "labels": list(space.names)})
+        return
+    wavelength, failures = made.wavelength, made.failures
+    left_out = made.provenance.get("left_out", [])
     typer.echo(
-        f"{out}: {len(grid.labels)} spectra, {len(wavelength)} wavelengths "
-        f"{wavelength[0]:.2f} to {wavelength[-1]:.2f} Å ({grid.medium}), labels {', '.join(grid.space.names)}"
+        f"{out}: {int((made.status == DONE).sum())} spectra, {len(wavelength)} wavelengths "
+        f"{wavelength[0]:.2f} to {wavelength[-1]:.2f} Å ({made.medium}), labels {', '.join(made.space.names)}"
     )
-    write_result(json, {"grid": str(out), "n_spectra": len(grid.labels), "labels": list(grid.space.names)})
+    if fixed := made.provenance.get("fixed"):
+        typer.echo("the same in all spectra: " + ", ".join(f"{name} = {value:g}" for name, value in fixed.items()))
+    if failures:
+        typer.echo(f"{len(failures)} spectra could not be used; the first one: {failures[0].reason}", err=True)
+    if left_out:
+        typer.echo(f"{len(left_out)} files were left out; the first one: {left_out[0][0]}: {left_out[0][1]}", err=True)
+    write_result(
+        json,
+        {
+            "grid": str(out), "n_spectra": len(made.labels), "labels": list(made.space.names),
+            "failed": len(failures), "left_out": len(left_out),
+        },
+    )  # fmt: skip

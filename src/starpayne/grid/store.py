@@ -380,6 +380,20 @@ class Grid:
             self._group["continuum"][:] = continuum
         self._group["status"][:] = DONE
 
+    def write_block(self, first: int, flux: np.ndarray, continuum: np.ndarray | None = None) -> None:
+        """Store neighbouring spectra at once (for importers); a row with NaN in it stays missing.
+
+        Args:
+            first: row of the first one; a multiple of ``chunk``, so that no chunk on disk is written twice.
+            flux, continuum: (n, n_wavelength).
+        """
+        good = np.all(np.isfinite(flux), axis=1) & (continuum is None or np.all(np.isfinite(continuum), axis=1))
+        block = slice(first, first + len(flux))
+        self._group["flux"][block] = flux
+        if continuum is not None:
+            self._group["continuum"][block] = continuum
+        self._group["status"][block] = np.where(good, DONE, MISSING).astype(np.uint8)
+
     def forget_damaged(self) -> int:
         """Mark the rows of chunks that say done and cannot be read as missing again; return how many rows that are.
 

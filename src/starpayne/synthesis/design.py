@@ -17,7 +17,7 @@ from starpayne.errors import SynthesisError
 from starpayne.grid import Split
 from starpayne.labels import Constraint, Label, LabelSpace
 from starpayne.synthesis.engine import target_of
-from starpayne.wavelengths import SPEED_OF_LIGHT, check_medium, log_grid
+from starpayne.wavelengths import check_medium, log_grid, sampling_needed
 
 KEYS = {
     "": (
@@ -133,19 +133,11 @@ class Design:
 
     @property
     def sampling_needed(self) -> float:
-        """λ/Δλ at which the narrowest lines of the grid lose less than 1 % of their strength to the sampling.
-
-        Sums over pixels are exact for a band-limited spectrum; of a Gaussian line of standard deviation σ sampled at
-        steps h, the first alias has the relative size exp(−2π²σ²/h²). The narrowest line is one of iron at 0.8 Teff and
-        the lowest Teff and vmic. (Fitted at R = 40,000, stars came out 0.06 dex too metal-poor from a grid whose weak
-        lines lost 10 % this way.)
-        """
+        """λ/Δλ that holds the narrowest lines of the grid, those at the lowest Teff and vmic."""
         bounds = {label.name: label.low for label in self.space.labels}
-        teff = bounds.get("teff", float(self.settings.get("fixed", {}).get("teff", 5000.0)))
-        vmic = bounds.get("vmic", float(self.settings.get("fixed", {}).get("vmic", 1.0)))
-        thermal = 8.314 * 0.8 * teff / 0.0558 * 1e-6
-        sigma = np.sqrt(thermal + 0.5 * vmic**2)
-        return float(SPEED_OF_LIGHT / (np.pi * np.sqrt(2 / np.log(100)) * sigma))
+        fixed = self.settings.get("fixed", {})
+        teff = bounds.get("teff", float(fixed.get("teff", 5000.0)))
+        return sampling_needed(teff, bounds.get("vmic", float(fixed.get("vmic", 1.0))))
 
     @property
     def undersampled(self) -> bool:

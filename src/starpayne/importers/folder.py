@@ -13,8 +13,10 @@ import numpy as np
 from starpayne.errors import GridError, StarpayneError
 from starpayne.files import read_json
 from starpayne.grid import Grid, Split
+from starpayne.importers.building import build_grid
+from starpayne.importers.formats import ForeignGrid, ForeignSpectrum, Format, ImportOptions
 from starpayne.labels import LabelSpace
-from starpayne.wavelengths import check_wavelength, sampling_of
+from starpayne.wavelengths import check_medium, check_wavelength
 
 
 def import_folder(source: str | Path, path: str | Path, overwrite: bool = False) -> Grid:
@@ -36,23 +38,38 @@ def import_folder(source: str | Path, path: str | Path, overwrite: bool = False)
     Raises:
         GridError: a file is missing or damaged, shapes do not agree, or the flux is not normalised.
     """
-    source = Path(source)
+    return build_grid(read(Path(source)), Path(path), ImportOptions(), overwrite)
+
+
+def recognises(source: Path) -> bool:
+    return (source / "grid.json").is_file()
+
+
+def read(source: Path, options: ImportOptions = ImportOptions()) -> ForeignGrid:  # noqa: B008  (frozen)
+    """Read a folder with ``grid.json``, which says everything but a window and a sampling.
+
+    Raises:
+        GridError: as :func:`import_folder`; also if the options say what ``grid.json`` says.
+    """
     if not source.is_dir():
         raise GridError(f"no folder at {source}")
+    for name in ("labels", "medium", "resolution"):
+        if getattr(options, name) is not None:
+            raise GridError(f"--{name} is not used here: {source / 'grid.json'} says it")
     facts = read_json(source / "grid.json", GridError)
     try:
-        return _import(source, facts, Path(path), overwrite)
+        return _read(source, facts)
     except StarpayneError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise GridError(f"{source / 'grid.json'} cannot be used ({type(error).__name__}: {error})") from error
 
 
-def _import(source: Path, facts: Mapping[str, Any], path: Path, overwrite: bool) -> Grid:
+def _read(source: Path, facts: Mapping[str, Any]) -> ForeignGrid:
     space = LabelSpace.from_dict(facts)
-    labels = _array(source, str(facts.get("labels_file", "labels.npy")))
+    labels = np.asarray(_array(source, str(facts.get("labels_file", "labels.npy"))), dtype=np.float64)
     wavelength = check_wavelength(_array(source, "wavelength.npy"))
-    medium = _required(facts, "medium", source)
+    medium = check_medium(_required(facts, "medium", source))
     unit = str(facts.get("wavelength_unit", "Angstrom"))
     if unit.lower() not in ("angstrom", "å"):
         raise GridError(f"{source}: wavelength_unit = {unit!r}; only 'Angstrom' can be imported")
@@ -72,18 +89,23 @@ def _import(source: Path, facts: Mapping[str, Any], path: Path, overwrite: bool)
     if not 0.1 < highest < 1.5:
         raise GridError(f"{source}: the flux is not normalised (its median maximum is {highest:g})")
     continuum = _continuum(source, facts, wavelength, len(labels))
-    grid = Grid.create(
-        path, space, labels, wavelength,
+    split = _split(facts, len(labels))
+    split.check(len(labels))
+    space.check(labels)
+    resolution = facts.get("resolution")
+    return ForeignGrid(
+        names=space.names,
+        labels=labels,
+        files=tuple(f"spectrum {i}" for i in range(len(labels))),
         medium=medium,
-        split=_split(facts, len(labels)),
+        row=lambda i: ForeignSpectrum(wavelength, flux[i], None if continuum is None else continuum[i]),
+        absolute=False,
+        scale=1.0,
+        resolution=None if resolution is None else float(resolution),
         provenance=_provenance(facts),
-        sampling=sampling_of(wavelength),
-        resolution=facts.get("resolution"),
-        continuum=continuum is not None,
-        overwrite=overwrite,
-    )  # fmt: skip
-    grid.write_all(flux, continuum)
-    return grid
+        space=space,
+        split=split,
+    )
 
 
 def _required(facts: Mapping[str, Any], key: str, source: Path) -> Any:
@@ -143,3 +165,8 @@ def _provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
         known = {"no molecules": "no_molecules", "lte": "lte", "plane parallel": "plane_parallel"}
         provenance["physics"] = [flag for words, flag in known.items() if words in text.replace("nlte", "")]
     return {"name": facts.get("name", ""), **provenance}
+
+
+FORMAT = Format(
+    "folder", "grid", "labels, wavelengths and normalised flux in NumPy files, and grid.json", recognises, read
+)

@@ -11,7 +11,7 @@ import toy
 
 from starpayne.errors import GridError, LabelError, OutputExistsError, StarpayneError, WavelengthError
 from starpayne.grid import DONE, Split
-from starpayne.importing import import_folder
+from starpayne.importers import import_folder
 from starpayne.labels import Constraint
 
 # -- the shared grids -------------------------------------------------------------------------------------------------
