@@ -63,7 +63,8 @@ def write(folder: Path) -> None:
             limits[side]["wavelengths"] = value
         spec = {
             "inputs": {
-                "structure_tree": dict.fromkeys(inputs), "channel_names_tree": dict.fromkeys(inputs) | {"parameters": list(LABELS)},
+                "structure_tree": dict.fromkeys(inputs),
+                "channel_names_tree": dict.fromkeys(inputs) | {"parameters": list(LABELS)},
                 "leaf_units_tree": extra.get("units"),
             },
             "reference_scaling_inputs": limits,

@@ -18,6 +18,7 @@ from safetensors.numpy import load as parse_safetensors
 from starpayne.emulators.layers import ACTIVATIONS
 from starpayne.errors import BundleError
 from starpayne.files import read_json
+from starpayne.importers.safe_npz import finite_as_float32
 
 METADATA, MANIFEST = "metadata.json", "bundle_integrity.json"
 WEIGHTS = "weights/weights.safetensors"
@@ -139,7 +140,7 @@ def read_bundle(path: Path) -> AetBundle:
         raise BundleError(f"{path / WEIGHTS} holds {state[0]}, which is no weight of a network that can be imported")
     weights = {name.removeprefix(PARAMETERS): array for name, array in tensors.items() if name.startswith(PARAMETERS)}
     for name, array in weights.items():
-        if not np.all(np.isfinite(array.astype(np.float32))):
+        if not finite_as_float32(array):
             raise BundleError(f"{path / WEIGHTS}: {name} holds values that are not finite")
     try:
         model = dict(metadata["resolved"]["model"])

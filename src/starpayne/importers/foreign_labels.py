@@ -64,7 +64,7 @@ def label_space(
             if max(ends) > 10:
                 raise BundleError(f"{where}: the label {given} reaches {max(ends):g}, which is no logarithm of a Teff")
             ends, transform = [10.0**x for x in ends], "log10"
-        elif name == "teff" and ends[1] < KILOKELVIN:
+        elif name == "teff" and 0 < ends[1] < KILOKELVIN:
             ends = [1000 * x for x in ends]
         unit = UNITS.get(name, "dex" if name.endswith("_h") else "")
         labels.append(Label(name, ends[0], ends[1], unit, transform, (ends[2], ends[3])))

@@ -79,7 +79,7 @@ def payne_of(layers: Layers, space: LabelSpace, pixels: Pixels, where: Path) -> 
     kept = np.flatnonzero((wave >= low) & (wave <= high))
     if len(kept) < 4:
         raise BundleError(
-            f"{where}: {len(kept)} of its pixels, {wave[0]:.2f} to {wave[-1]:.2f} Å, lie in {low} to {high}"
+            f"{where}: {len(kept)} of its pixels, {wave[0]:.2f} to {wave[-1]:.2f} Å, lie in {low:g} to {high:g} Å"
         )
     filled, source, gaps = _without_gaps(wave[kept], where)
     real = source >= 0
@@ -122,7 +122,7 @@ def _without_gaps(wave: np.ndarray, where: Path) -> tuple[np.ndarray, np.ndarray
             n = missing[i]
             pieces.append(wave[i] * np.exp(steps[i] * np.arange(1, n + 1) / (n + 1)))
             source.append(np.full(n, -1))
-    gaps = [(float(wave[i]), float(wave[i + 1])) for i in after]
+    gaps = [(round(float(wave[i]), 2), round(float(wave[i + 1]), 2)) for i in after]
     return np.concatenate(pieces), np.concatenate(source), gaps
 
 

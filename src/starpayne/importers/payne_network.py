@@ -27,7 +27,7 @@ from starpayne.importers.foreign_networks import (
     sha256,
     wavelengths_from,
 )
-from starpayne.importers.safe_npz import read_arrays
+from starpayne.importers.safe_npz import finite_as_float32, read_arrays
 from starpayne.labels import LabelSpace
 
 KEYS = ("w_array_0", "w_array_1", "w_array_2", "b_array_0", "b_array_1", "b_array_2", "x_min", "x_max")
@@ -113,7 +113,7 @@ def _check(arrays: dict[str, np.ndarray], path: Path) -> None:
     if missing:
         raise BundleError(f"{path} is no network of The Payne with two hidden layers: it lacks {', '.join(missing)}")
     for key in KEYS:
-        if not np.all(np.isfinite(arrays[key].astype(np.float32))):
+        if not finite_as_float32(arrays[key]):
             raise BundleError(f"{path}: {key} holds values that are not finite")
     if arrays["w_array_0"].ndim == 3:
         raise BundleError(
@@ -136,9 +136,7 @@ def _names(names: tuple[str, ...] | None, n_labels: int, path: Path) -> tuple[st
         return names
     if n_labels == len(APOGEE_LABELS):
         return APOGEE_LABELS
-    raise BundleError(
-        f"{path} does not name its {n_labels} labels; give their names in the order of the network's inputs"
-    )
+    raise BundleError(f"{path} does not name its {n_labels} labels; give their names in the order of its inputs")
 
 
 def _wavelength(

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +41,8 @@ def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             for name in entries if names is None else [name for name in names if name in entries]:
+                if sum(array.nbytes for array in found.values()) > MAX_BYTES:
+                    raise BundleError(f"{path} holds more than the 2**30 bytes of numbers that are read of a file")
                 with archive.open(entries[name]) as file:
                     found[name] = _array(file, entries[name].file_size, f"{path}: {name}")
         return found
@@ -50,15 +52,19 @@ def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.
         raise BundleError(f"{path} cannot be read: {error}") from error
 
 
-def _array(file: IO[bytes], size: int, what: str) -> np.ndarray:
-    """Read one array, after comparing the size that its header declares with the bytes that are there."""
+def finite_as_float32(array: np.ndarray) -> bool:
+    """Return whether all values are finite numbers in single precision, too."""
+    with np.errstate(over="ignore"):
+        return bool(np.all(np.isfinite(array.astype(np.float32))))
+
+
+def _array(file: Any, size: int, what: str) -> np.ndarray:
+    """Read one array of an open file, after comparing the size that it declares with the bytes that are there."""
     version = np.lib.format.read_magic(file)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
-        version
-    )
-    if read_header is None:
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in headers:
         raise BundleError(f"{what} has version {version} of NumPy's format, which holds no plain numbers")
-    shape, fortran, dtype = read_header(file)
+    shape, fortran, dtype = headers[version](file)
     if dtype.kind not in "fiu":
         raise BundleError(f"{what} holds {dtype.name} values, not numbers; Python objects are never read")
     needed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
