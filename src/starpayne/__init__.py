@@ -3,7 +3,7 @@
 Synthesize a grid with a radiative-transfer code, train an emulator on it, evaluate it, fit observed stars.
 
 Example:
-    ``model = starpayne.load("transformer.model")`` and
+    ``model = starpayne.load()``, the emulator that comes with the package, and
     ``starpayne.fit(starpayne.ObservedSpectrum.read("star.fits"), model, 47000)``
 """
 

@@ -25,20 +25,9 @@ def write_spectrum(path: Path, prediction: Prediction, labels: Mapping[str, floa
         SpectrumError: for a suffix that is not one of .csv, .txt, .fits, .npz.
     """
     suffix = path.suffix.lower()
-    columns = {"wavelength": prediction.wavelength, prediction.quantity: prediction.flux}
-    if prediction.continuum is not None:
-        columns["continuum"] = prediction.continuum
+    columns = _columns(prediction)
     if suffix in (".csv", ".txt"):
-        separator = "," if suffix == ".csv" else " "
-        head = [
-            f"# wavelength in Angstrom ({prediction.medium}); {MEANING[prediction.quantity]}",
-            "# " + ", ".join(f"{name} = {value:g}" for name, value in labels.items()),
-            *(f"# flag: {flag}" for flag in prediction.flags[0]),
-            separator.join(columns),
-        ]
-        values = zip(*columns.values(), strict=True)
-        rows = [separator.join([f"{row[0]:.6f}", *(f"{v:.7g}" for v in row[1:])]) for row in values]
-        write_bytes(path, ("\n".join([*head, *rows]) + "\n").encode())
+        write_bytes(path, as_text(prediction, labels, "," if suffix == ".csv" else " ").encode())
     elif suffix == ".npz":
         with path.open("wb") as file:
             facts = {"medium": prediction.medium, "names": list(labels), "labels": list(labels.values())}
@@ -52,3 +41,22 @@ def write_spectrum(path: Path, prediction: Prediction, labels: Mapping[str, floa
         table.write(path, format="fits", overwrite=True)
     else:
         raise SpectrumError(f"{path.name}: spectra are written as {', '.join(FORMATS)}; the suffix decides")
+
+
+def as_text(prediction: Prediction, labels: Mapping[str, float], separator: str = ",") -> str:
+    """Return one spectrum as a table in text, headed by comments that say what it is."""
+    columns = _columns(prediction)
+    head = [
+        f"# wavelength in Angstrom ({prediction.medium}); {MEANING[prediction.quantity]}",
+        "# " + ", ".join(f"{name} = {value:g}" for name, value in labels.items()),
+        *(f"# flag: {flag}" for flag in prediction.flags[0]),
+        separator.join(columns),
+    ]
+    values = zip(*columns.values(), strict=True)
+    rows = [separator.join([f"{row[0]:.6f}", *(f"{v:.7g}" for v in row[1:])]) for row in values]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def _columns(prediction: Prediction) -> dict[str, np.ndarray]:
+    columns = {"wavelength": prediction.wavelength, prediction.quantity: prediction.flux}
+    return columns if prediction.continuum is None else columns | {"continuum": prediction.continuum}

@@ -5,6 +5,7 @@ from pathlib import Path
 from starpayne.bundle.adapter import ADAPTER, load_adapter, save_adapter
 from starpayne.bundle.folder import MANIFEST, WEIGHTS, digest, load_folder, named_arrays, save
 from starpayne.bundle.model import Model, Residuals
+from starpayne.bundle.places import SHIPPED, locate
 from starpayne.bundle.verification import Verification, verify
 
 __all__ = [
@@ -12,11 +13,13 @@ __all__ = [
     "MANIFEST",
     "Model",
     "Residuals",
+    "SHIPPED",
     "Verification",
     "WEIGHTS",
     "digest",
     "load",
     "load_adapter",
+    "locate",
     "named_arrays",
     "save",
     "save_adapter",
@@ -24,17 +27,18 @@ __all__ = [
 ]
 
 
-def load(path: str | Path, check_fingerprint: bool = True) -> Model:
+def load(path: str | Path | None = None, check_fingerprint: bool = True) -> Model:
     """Read a model folder, or an adapter folder with its base model, checking everything before it is used.
 
     Args:
-        path: the folder.
+        path: the folder, or the name of a model that comes with starpayne; by default that model, "mgb".
         check_fingerprint: recompute the stored spectrum and compare.
 
     Raises:
         BundleError: if the folder is missing, damaged, inconsistent, or of a newer schema; or an adapter whose base is
             not where it says.
     """
-    if (Path(path) / ADAPTER).exists():
-        return load_adapter(path, check_fingerprint=check_fingerprint)
-    return load_folder(path, check_fingerprint)
+    folder = locate(path)
+    if (folder / ADAPTER).exists():
+        return load_adapter(folder, check_fingerprint=check_fingerprint)
+    return load_folder(folder, check_fingerprint)

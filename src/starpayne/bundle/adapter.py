@@ -32,6 +32,7 @@ from starpayne.bundle.folder import (
     serialised,
 )
 from starpayne.bundle.model import Model
+from starpayne.bundle.places import locate
 from starpayne.emulators import LowRank, Target, adapted, merged
 from starpayne.emulators.low_rank import flat_shape, matrices
 from starpayne.errors import BundleError, OutputExistsError, StarpayneError
@@ -112,11 +113,7 @@ def load_adapter(path: str | Path, base: Model | None = None, check_fingerprint:
         stated, weights = dict(manifest["base"]), dict(manifest["weights"])
         where, expected = path / str(stated["path"]), str(stated["digest"])
         if base is None:
-            if not where.is_dir():
-                raise BundleError(
-                    f"{path} is an update of a base model that is not at {where}; put it there, or give the base model"
-                )
-            base = load_folder(where)
+            base = _base(where, expected, path)
         found = digest(base.emulator)
         if found != expected:
             raise BundleError(
@@ -141,6 +138,17 @@ def load_adapter(path: str | Path, base: Model | None = None, check_fingerprint:
     if check_fingerprint:
         compare_fingerprint(model.emulator, fingerprint, path / ADAPTER)
     return model
+
+
+def _base(where: Path, expected: str, path: Path) -> Model:
+    """Return the base model: from where the adapter says it is, or the one that comes with starpayne if that is it."""
+    if where.is_dir():
+        return load_folder(where)
+    if locate().is_dir() and digest((shipped := load_folder(locate())).emulator) == expected:
+        return shipped
+    raise BundleError(
+        f"{path} is an update of a base model that is not at {where}; put it there, or give the base model"
+    )
 
 
 def _own_pixels(base: Model) -> np.ndarray | None:

@@ -14,7 +14,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from safetensors.numpy import load as parse_safetensors
+from safetensors import deserialize as parse_safetensors
 from safetensors.numpy import save as serialise_safetensors
 
 from starpayne.bundle.model import Model, Residuals, size_features
@@ -29,20 +29,36 @@ MANIFEST = "emulator.json"
 WEIGHTS = "weights.safetensors"
 MAX_WEIGHTS = 8 * 2**30
 RESIDUAL_PREFIX = "residuals."
+PRECISIONS = ("float32", "bfloat16")
+"""What weights can be stored as; they are float32 once read."""
 
 
-def save(model: Model, path: str | Path, overwrite: bool = False) -> Path:
+def save(model: Model, path: str | Path, overwrite: bool = False, precision: str = "float32") -> Path:
     """Write a model folder; it appears whole or not at all.
+
+    Args:
+        model: the model.
+        path: the folder to make.
+        overwrite: replace what is there.
+        precision: "float32", or "bfloat16" for weights rounded to 8 significant bits, which take half the space; what
+            is computed with them is float32 in either case.
 
     Raises:
         OutputExistsError: if the path exists and ``overwrite`` is not set.
-        BundleError: if a weight is not finite.
+        BundleError: if a weight is not finite, or the precision is not known.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; give another path, or --overwrite to replace it")
+    if precision not in PRECISIONS:
+        raise BundleError(f"precision {precision!r} is not known; weights are saved as {' or '.join(PRECISIONS)}")
     emulator = model.emulator
-    weights = serialised(named_arrays(emulator), model.residuals)
+    arrays = named_arrays(emulator)
+    if precision == "bfloat16":
+        arrays = {name: leaf.astype(jax.numpy.bfloat16) for name, leaf in arrays.items()}
+        # The fingerprint is that of the model that will be read.
+        emulator = replace_arrays(emulator, [leaf.astype(jax.numpy.float32) for leaf in arrays.values()])
+    weights = serialised(arrays, model.residuals)
     manifest = {
         "schema": SCHEMA,
         "kind": KIND,
@@ -178,9 +194,17 @@ def read_weights(path: Path, manifest: str, size: int, checksum: str) -> dict[st
     if hashlib.sha256(data).hexdigest() != checksum:
         raise BundleError(f"{path} does not match its checksum: the file is damaged; get a fresh copy")
     try:
-        return parse_safetensors(data)
+        return {name: _array(stated) for name, stated in parse_safetensors(data)}
     except Exception as error:  # safetensors' own error class is not a subclass of ValueError in every version
         raise BundleError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _array(stated: Mapping[str, Any]) -> np.ndarray:
+    """Return one tensor of a safetensors file; safetensors' own function for NumPy knows no bfloat16."""
+    kinds = {"F32": np.float32, "F64": np.float64, "BF16": jax.numpy.bfloat16}
+    if stated["dtype"] not in kinds:
+        raise ValueError(f"arrays of type {str(stated['dtype'])!r} are not known; they are {', '.join(kinds)}")
+    return np.frombuffer(stated["data"], kinds[stated["dtype"]]).reshape(stated["shape"])
 
 
 def _fill(skeleton: Emulator, tensors: Mapping[str, np.ndarray], path: Path) -> Emulator:
@@ -191,16 +215,20 @@ def _fill(skeleton: Emulator, tensors: Mapping[str, np.ndarray], path: Path) -> 
         raise BundleError(f"{path}: weights do not fit the architecture; missing {missing}, not expected {foreign}")
     for name, leaf in expected.items():
         tensor = tensors[name]
-        if tensor.shape != leaf.shape or tensor.dtype != leaf.dtype:
+        if tensor.shape != leaf.shape or str(tensor.dtype) not in PRECISIONS:
             raise BundleError(
                 f"{path}: weight {name} is {tensor.dtype} {tensor.shape}, "
                 f"the architecture needs {leaf.dtype} {leaf.shape}"
             )
         if not np.all(np.isfinite(tensor)):
             raise BundleError(f"{path}: weight {name} holds values that are not finite")
-    arrays, rest = eqx.partition(skeleton, _is_array)
+    return replace_arrays(skeleton, [jax.numpy.asarray(tensors[name], jax.numpy.float32) for name in expected])
+
+
+def replace_arrays(emulator: Emulator, leaves: list[jax.Array]) -> Emulator:
+    """Return the emulator with other arrays, given in the order of :func:`named_arrays`."""
+    arrays, rest = eqx.partition(emulator, _is_array)
     _, structure = jax.tree_util.tree_flatten(arrays)
-    leaves = [jax.numpy.asarray(tensors[name]) for name in expected]
     return eqx.combine(jax.tree_util.tree_unflatten(structure, leaves), rest)
 
 

@@ -19,6 +19,7 @@ from starpayne.bundle.folder import (
     platform_name,
     read_manifest,
 )
+from starpayne.bundle.places import locate
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,17 @@ class Verification:
         return asdict(self) | {"reproduced": self.reproduced}
 
 
-def verify(path: str | Path) -> Verification:
+def verify(path: str | Path | None = None) -> Verification:
     """Check a model or adapter folder (an adapter with its base), and recompute its stored spectrum.
+
+    Args:
+        path: the folder, or the name of a model that comes with starpayne; by default that model.
 
     Raises:
         BundleError: if the folder is missing, damaged, inconsistent, or of a newer schema. A spectrum that comes out
             different is no error here, but ``reproduced`` is False.
     """
-    path = Path(path)
+    path = locate(path)
     adapter = (path / ADAPTER).exists()
     model = (load_adapter if adapter else load_folder)(path, check_fingerprint=False)
     name, kind, weights = (ADAPTER, ADAPTER_KIND, ARRAYS) if adapter else (MANIFEST, KIND, WEIGHTS)

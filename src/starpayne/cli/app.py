@@ -26,6 +26,14 @@ console = Console(stderr=True)
 """Progress and errors go to standard error, results to standard output."""
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")]
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Model folder; by default the model that comes with starpayne (5160 to 5210 Å, 17 labels).",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands at the output path.")]
 
 

@@ -4,6 +4,7 @@ from starpayne.cli import (
     demo,
     engines,
     evaluate,
+    export,
     finetune,
     fit,
     importing,
@@ -17,5 +18,6 @@ from starpayne.cli import (
 
 COMMANDS = (
     synthesize.register, engines.register, importing.register, train.register, finetune.register,
-    evaluate.register, study.register, predict.register, fit.register, mask.register, info.register, demo.register,
+    evaluate.register, study.register, predict.register, fit.register, mask.register, info.register,
+    export.register, demo.register,
 )  # fmt: skip

@@ -97,7 +97,7 @@ def finetune(
     if plan:
         _plan(base, opened, settings, sizes, goal, figure, json, options)
     elif out is not None:
-        _tune(base, model, opened, settings, n_train, out, overwrite, old_grid, json, options)
+        _tune(base, bundle.locate(model), opened, settings, n_train, out, overwrite, old_grid, json, options)
 
 
 def merge(
@@ -118,7 +118,7 @@ def merge(
     refuse_place(out, adapter, False, overwrite)
     if not (adapter / bundle.ADAPTER).exists():
         raise RecipeError(f"{adapter} holds no {bundle.ADAPTER}: it is no low-rank update of a model")
-    model = bundle.load_adapter(adapter, None if base is None else bundle.load_folder(base))
+    model = bundle.load_adapter(adapter, None if base is None else bundle.load_folder(bundle.locate(base)))
     bundle.save(model, out, overwrite)
     typer.echo(f"{out}: {model.emulator.architecture}, validation MAE {model.validation['mae']:.5f}")
 

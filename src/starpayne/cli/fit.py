@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from starpayne.cli.app import Json, Overwrite, console, progress_bar, refuse_existing, write_result
+from starpayne.cli.app import Json, Model, Overwrite, console, progress_bar, refuse_existing, write_result
 from starpayne.errors import SpectrumError
 
 if TYPE_CHECKING:
-    from starpayne.bundle import Model
+    from starpayne.bundle import Model as LoadedModel
     from starpayne.fitting import FitOptions, FitResult
     from starpayne.fitting.resolution import Resolution
     from starpayne.spectra import ObservedSpectrum
@@ -28,7 +28,6 @@ def register(app: typer.Typer) -> None:
 
 def fit(
     spectra: Annotated[list[Path], typer.Argument(metavar="SPECTRUM...", help="Text or FITS files.")],
-    model: Annotated[Path, typer.Option("--model", metavar="MODEL", help="Model folder.")],
     resolution: Annotated[
         str,
         typer.Option(
@@ -38,6 +37,7 @@ def fit(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="TABLE", help="Table: .csv, .ecsv, .fits or .parquet.")],
+    model: Model = None,
     fix: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,7 +92,7 @@ def fit(
     Needs no guess. One file that cannot be fitted among several becomes a row with flags (exit status 0); a single
     one is an error. The flags are explained in docs/fitting.md.
 
-    Example: starpayne fit star.fits --model m.model --resolution 47000 --fix solar-scaled --out star.csv
+    Example: starpayne fit star.fits --resolution 47000 --fix solar-scaled --out star.csv
 
     Example: starpayne fit *.fits --model m.model --resolution 47000 --line-mask sun.mask.json --out stars.parquet
     """
@@ -170,7 +170,7 @@ def _reader(path: Path, unit: str | None, medium: str | None) -> Callable[[], Ob
 
 
 def _outcomes(
-    readers: Sequence[Callable[[], ObservedSpectrum]], model: Model, resolution: Resolution, options: FitOptions,
+    readers: Sequence[Callable[[], ObservedSpectrum]], model: LoadedModel, resolution: Resolution, options: FitOptions,
     draws: int | None, figures: Path | None, workers: int | None,
 ) -> Any:  # fmt: skip
     """Yield the row of each star, or the error that keeps it from one; write its figures."""

@@ -17,7 +17,12 @@ def register(app: typer.Typer) -> None:
 
 
 def info(
-    path: Annotated[Path, typer.Argument(metavar="MODEL|GRID", help="Model, update or grid folder.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="MODEL|GRID", help="Model, update or grid folder; by default the model that comes with starpayne."
+        ),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Say what a model or a grid is: labels, wavelengths, physics, where it comes from, how good it is.
@@ -27,20 +32,25 @@ def info(
     from starpayne import bundle
     from starpayne.description import as_text, describe_grid, describe_model
 
-    if not path.is_dir():
-        raise BundleError(f"no model and no grid at {path}: both are folders")
-    if (path / bundle.MANIFEST).exists() or (path / bundle.ADAPTER).exists():
-        facts = describe_model(bundle.load(path, check_fingerprint=False))
+    folder = bundle.locate(path)
+    if not folder.is_dir():
+        raise BundleError(f"no model and no grid at {folder}: both are folders")
+    if (folder / bundle.MANIFEST).exists() or (folder / bundle.ADAPTER).exists():
+        facts = describe_model(bundle.load(folder, check_fingerprint=False))
     else:
         from starpayne.grid import Grid
 
-        facts = describe_grid(Grid.open(path))
+        facts = describe_grid(Grid.open(folder))
     typer.echo(as_text(facts))
     write_result(json, facts)
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model or update folder.")], json: Json = None
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="MODEL", help="Model or update folder; by default the model that comes with starpayne."),
+    ] = None,
+    json: Json = None,
 ) -> None:
     """Check that a model is intact: checksums, shapes, and a stored spectrum computed once more.
 
@@ -50,9 +60,10 @@ def verify(
     """
     from starpayne import bundle
 
-    found = bundle.verify(model)
+    folder = bundle.locate(model)
+    found = bundle.verify(folder)
     write_result(json, found.to_dict())
-    typer.echo(f"{model}: {found.weights} is whole ({found.bytes:,} bytes, SHA-256 {found.sha256[:16]}…)")
+    typer.echo(f"{folder}: {found.weights} is whole ({found.bytes:,} bytes, SHA-256 {found.sha256[:16]}…)")
     typer.echo(f"digest of what it predicts: {found.digest}")
     typer.echo(f"made with starpayne {found.starpayne} on {found.made_on}; this is {found.here}")
     words = "reproduced" if found.reproduced else "NOT reproduced"

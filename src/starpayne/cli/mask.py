@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from starpayne.cli.app import Json, Overwrite, refuse_existing, write_result
+from starpayne.cli.app import Json, Model, Overwrite, refuse_existing, write_result
 
 mask = typer.Typer(help="Line masks: where a model is known to be wrong.", no_args_is_help=True)
 
@@ -19,13 +19,13 @@ def register(app: typer.Typer) -> None:
 @mask.command()
 def learn(
     spectrum: Annotated[Path, typer.Option(metavar="FILE", help="Spectrum of a star whose labels are known.")],
-    model: Annotated[Path, typer.Option("--model", metavar="MODEL", help="Model folder.")],
     resolution: Annotated[str, typer.Option(metavar="R", help="λ/FWHM, or a table of it (see starpayne fit).")],
     labels: Annotated[
         list[str],
         typer.Option(metavar="NAME=VALUE,…", help="Its labels; solar-scaled stands for the [X/Fe] not named."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Line mask to write (JSON).")],
+    model: Model = None,
     fix: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Hold a label, as the fits to come will; or solar-scaled."),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from starpayne.cli.app import Json, Overwrite, console, refuse_existing, write_result
+from starpayne.cli.app import Json, Model, Overwrite, console, refuse_existing, write_result
 from starpayne.cli.values import SOLAR_SCALED
 from starpayne.errors import LabelError, WavelengthError
-from starpayne.prediction_files import write_spectrum
+from starpayne.prediction_files import as_text, write_spectrum
 from starpayne.wavelengths import log_grid
 
 if TYPE_CHECKING:
@@ -23,10 +23,17 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    model: Annotated[Path, typer.Option("--model", metavar="MODEL", help="Model folder.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Spectrum to write: .csv, .txt, .fits or .npz.")],
     labels: Annotated[
         list[str] | None, typer.Argument(metavar="--NAME VALUE ...", help="Every label of the model.")
+    ] = None,
+    model: Model = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Spectrum to write: .csv, .txt, .fits or .npz; else it is printed, as in a .csv.",
+        ),
     ] = None,
     low: Annotated[float | None, typer.Option(help="First wavelength, Å; by default the model's.")] = None,
     high: Annotated[float | None, typer.Option(help="Last wavelength, Å; by default the model's.")] = None,
@@ -49,12 +56,15 @@ def predict(
     Units: --teff in K, --logg in dex(cm/s2), --vmic in km/s, --feh and --xx_fe in dex relative to the Sun;
     --mu, of a model of intensities, is the cosine of the viewing angle.
 
-    Example: starpayne predict --model m.model --teff 5777 --logg 4.44 --feh 0 --rest solar-scaled --out sun.csv
+    Example: starpayne predict --teff 5772 --logg 4.44 --feh 0 --rest solar-scaled --out sun.csv
+
+    Example: starpayne predict --model m.model --teff 5772 --logg 4.44 --feh 0 --mg_fe 0.1 --vmic 1 > star.csv
     """
     from starpayne import bundle
     from starpayne.emulators import QUANTITIES
 
-    refuse_existing(out, overwrite)
+    if out is not None:
+        refuse_existing(out, overwrite)
     emulator = bundle.load(model).emulator
     given = _labels(labels or [])
     if rest is not None:
@@ -74,12 +84,15 @@ def predict(
     for flag in prediction.flags[0]:
         console.print(f"flag: {flag}", markup=False)
     facts = dict(zip(emulator.space.names, map(float, vector), strict=True))
-    write_spectrum(out, prediction, facts)
     flux, what = prediction.flux, QUANTITIES[prediction.quantity]
-    typer.echo(
-        f"{out}: {len(flux)} wavelengths {prediction.wavelength[0]:.3f} to {prediction.wavelength[-1]:.3f} Å "
-        f"({prediction.medium}), {what} {float(np.min(flux)):.3f} to {float(np.max(flux)):.3f}"
-    )
+    if out is None:
+        typer.echo(as_text(prediction, facts), nl=False)
+    else:
+        write_spectrum(out, prediction, facts)
+        typer.echo(
+            f"{out}: {len(flux)} wavelengths {prediction.wavelength[0]:.3f} to {prediction.wavelength[-1]:.3f} Å "
+            f"({prediction.medium}), {what} {float(np.min(flux)):.3f} to {float(np.max(flux)):.3f}"
+        )
     write_result(
         json,
         {

@@ -91,6 +91,10 @@ class BoundEmulator(eqx.Module):
         """Return all channels for many label vectors; the same as vmap, and faster where a network can share work."""
         return jax.vmap(self.outputs)(labels)
 
+    def whole(self, labels: Float[Array, " labels"]) -> Float[Array, "channels wavelengths"]:
+        """Return :meth:`outputs`, never computed in pieces: the form in which it can be written as a graph."""
+        return self.outputs(labels)
+
     @abc.abstractmethod
     def at(self, emulator: Emulator, columns: Int[Array, " subset"] | None = None) -> BoundEmulator:
         """Return this with other weights, and only the wavelengths of the given indices (for training steps)."""

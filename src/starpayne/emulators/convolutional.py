@@ -183,7 +183,8 @@ def transposed_convolution(
     n_out = filters.shape[2]
     matrix = jnp.pad(filters, ((0, TAPS * STRIDE - KERNEL), (0, 0), (0, 0)))
     matrix = matrix.reshape(TAPS, STRIDE, n_in, n_out).transpose(0, 2, 1, 3).reshape(TAPS * n_in, STRIDE * n_out)
-    padded = jnp.pad(x, ((0, 0), (TAPS - 1, TAPS - 1), (0, 0)))
+    edge = jnp.zeros((stars, TAPS - 1, n_in))
+    padded = jnp.concatenate([edge, x, edge], axis=1)
     rows = places + TAPS - 1
     taps = [padded[:, TAPS - 1 - k : TAPS - 1 - k + rows] for k in range(TAPS)]
     y = jnp.concatenate(taps, axis=-1) @ matrix

@@ -18,8 +18,7 @@ def smooth_coordinates(space: LabelSpace, labels: Any) -> Any:
     JAX out.
     """
     cube = space.to_cube(labels)
-    tied = {name for constraint in space.constraints for name in constraint.coefficients}
-    if "teff" not in space.names or "teff" in tied:
+    if not inverse_labels(space):
         return cube
     i = space.names.index("teff")
     cold, hot = 1 / float(space.low[i]), 1 / float(space.high[i])
@@ -28,3 +27,9 @@ def smooth_coordinates(space: LabelSpace, labels: Any) -> Any:
         cube[..., i] = inverse
         return cube
     return cube.at[..., i].set(inverse)
+
+
+def inverse_labels(space: LabelSpace) -> tuple[str, ...]:
+    """Return the labels that enter as their inverse: the temperature, unless a constraint ties it to others."""
+    tied = {name for constraint in space.constraints for name in constraint.coefficients}
+    return ("teff",) if "teff" in space.names and "teff" not in tied else ()

@@ -124,7 +124,7 @@ def sum_in_blocks(
     n = len(kernel)
     size = math.isqrt(n - 1) + 1
     padding = -n % size
-    kernel = jnp.pad(kernel, (0, padding)).reshape(-1, 1, size)
+    kernel = jnp.concatenate([kernel, jnp.zeros(padding)]).reshape(-1, 1, size)
     blocks = jnp.pad(amplitudes, ((0, padding), (0, 0))).reshape(len(kernel), size, -1)
     return jnp.sum(kernel @ blocks, axis=(0, 1))
 

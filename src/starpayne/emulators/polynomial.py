@@ -119,6 +119,17 @@ def terms(cube: Any, degree: int) -> Any:
     return product
 
 
+def degrees(n_labels: int, degree: int) -> np.ndarray:
+    """Return (terms, n_labels): the degree of each label's Legendre polynomial in each term, as :func:`terms` orders
+    them."""
+    places = _factors(n_labels, degree)
+    found = np.zeros((len(places), n_labels), int)
+    for column in places.T:
+        rows = np.flatnonzero(column)
+        found[rows, (column[rows] - 1) % n_labels] = (column[rows] - 1) // n_labels + 1
+    return found
+
+
 @lru_cache(maxsize=16)
 def _factors(n_labels: int, degree: int) -> np.ndarray:
     """Return (terms, degree) places in the table of factors: those of each term, filled up with place 0, the 1."""

@@ -197,6 +197,11 @@ class LabelSpace:
         columns = [_backward(label.transform, low[i] + width[i] * unit[..., i]) for i, label in enumerate(self.labels)]
         return _stack(columns)
 
+    @property
+    def scaling(self) -> tuple[np.ndarray, np.ndarray]:
+        """Offset and width, (n_inputs,) float64 each, by which :meth:`scale` scales transformed labels."""
+        return self._scale_low, self._scale_width
+
     @cached_property
     def _all_labels(self) -> tuple[Label, ...]:
         return (*self.labels, *(label for label, _ in self.held))
