@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from starpayne.bundle import named_arrays
-from starpayne.emulators import Emulator
+from starpayne.emulators import Emulator, TransformerPayne
 from starpayne.emulators.additive import abundances
 from starpayne.emulators.coordinates import inverse_labels
 from starpayne.emulators.polynomial import degrees
@@ -57,13 +57,22 @@ def _contents(emulator: Emulator) -> dict[str, np.ndarray]:
             facts[name] = config[name]
     facts["layers"] = sum(name.startswith("weights.") for name in facts)
     facts["convolutions"] = sum(name.startswith("filters.") for name in facts)
-    if emulator.architecture == "transformer":
-        facts["periods"] = emulator.periods.values  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(emulator, TransformerPayne):
+        facts |= _encoding(emulator)
     if emulator.architecture == "additive":
         facts["own"] = np.array(abundances(space), int)
     if emulator.architecture == "polynomial":
         facts["degrees"] = degrees(len(space), config["degree"])
     return {name: np.asarray(value) for name, value in facts.items()}
+
+
+def _encoding(emulator: TransformerPayne) -> dict[str, Any]:
+    """Return what a wavelength becomes: whether the encoding is periodic in λ itself, its scaling, and the periods."""
+    x = emulator.coordinate
+    return {
+        "activation": emulator.activation, "periods": emulator.periods.values,
+        "coordinate": [x.scale == "linear", x.zero, x.span],
+    }  # fmt: skip
 
 
 def _scaling(space: LabelSpace) -> dict[str, Any]:
