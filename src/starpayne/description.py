@@ -44,6 +44,7 @@ def describe_model(model: Model) -> dict[str, Any]:
             "steps": recipe.get("steps"), "optimizer": recipe.get("optimizer"), "seconds": training.get("seconds"),
             "hardware": training.get("hardware"),
         },
+        "imported": dict(training.get("imported", {})),
         "validation": dict(model.validation),
         "fits_with_emulator_error": model.residuals is not None,
         "cite": [c for c in (CITE.get(emulator.architecture),) if c],
@@ -99,6 +100,12 @@ def as_text(facts: Mapping[str, Any]) -> str:
             f"{training['seconds']:,.0f} s on {training['hardware']}" if training["seconds"] else "",
         ]
         lines.append(("trained on", ", ".join(word for word in words if word)))
+        if came := facts["imported"]:
+            checksum = str(came.get("sha256"))[:16]
+            lines.append(("imported", f"from {came.get('file')}, {came.get('format')}, SHA-256 {checksum}…"))
+            gaps = "; ".join(" to ".join(map(str, gap)) for gap in came.get("gaps", ()))
+            lines.append(("gaps", f"{gaps} Å: no pixels there, the flux is 1" if gaps else ""))
+            lines.append(("error", "" if validation else "not known: it came without validation spectra"))
         if "mae" in validation:
             lines.append(
                 ("error", f"mean absolute {validation['mae']:.5f} of the continuum, on {validation['n_spectra']} "

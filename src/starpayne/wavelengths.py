@@ -7,6 +7,7 @@ grid, on the host, so that JAX needs no global 64-bit mode.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -140,13 +141,53 @@ def _refractive_index(vacuum: np.ndarray | np.floating) -> np.ndarray:
     return np.where(vacuum < 2000.0, 1.0, index)
 
 
-def phases(wavelength: np.ndarray, periods: np.ndarray) -> np.ndarray:
-    """Return sin(2π log10(λ/Å) / P) as float32 (n_wavelength, n_periods), reduced in float64.
+SCALES = ("log10", "linear")
+"""What a network's encoding may be periodic in: log10(λ/Å), or λ in Å."""
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """What the encoding of a network calls wavelength: ``(x - zero) / span``, of x = log10(λ/Å) or x = λ/Å.
+
+    Args:
+        scale: "log10" or "linear".
+        zero, span: the affine scaling of it.
+
+    Raises:
+        WavelengthError: for another scale, or numbers that are not finite, or no positive span.
+    """
+
+    scale: str = "log10"
+    zero: float = 0.0
+    span: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise WavelengthError(f"wavelength scale {self.scale!r} is not known; choose one of {', '.join(SCALES)}")
+        if not (np.isfinite(self.zero) and 0 < self.span < np.inf):
+            raise WavelengthError(f"a coordinate needs a finite zero and a positive span, got {self.zero}, {self.span}")
+
+    def of(self, wavelength: np.ndarray) -> np.ndarray:
+        """Return the coordinate of wavelengths in Å, float64."""
+        return ((np.log10(wavelength) if self.scale == "log10" else wavelength) - self.zero) / self.span
+
+    def wavelength(self, values: np.ndarray) -> np.ndarray:
+        """Return the wavelengths in Å of values of the coordinate, float64."""
+        x = self.zero + self.span * np.asarray(values, np.float64)
+        return 10.0**x if self.scale == "log10" else x
+
+
+LOG10_ANGSTROM = Coordinate()
+"""The coordinate of TransformerPayne (arXiv:2407.05751)."""
+
+
+def phases(wavelength: np.ndarray, periods: np.ndarray, coordinate: Coordinate = LOG10_ANGSTROM) -> np.ndarray:
+    """Return sin(2π x / P) as float32 (n_wavelength, n_periods), reduced in float64; x is by default log10(λ/Å).
 
     The shortest published period, 1e-6, makes the argument exceed 1e7: float32 would keep no digit of it.
     Source: arXiv:2407.05751, its public code.
     """
-    turns = np.log10(wavelength)[:, None] / periods[None, :]
+    turns = coordinate.of(wavelength)[:, None] / periods[None, :]
     return np.sin(2 * np.pi * (turns - np.rint(turns))).astype(np.float32)
 
 

@@ -64,7 +64,7 @@ def test_hidden_matrices_are_named_for_the_optimizer() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"activation": "relu"}, r"activation 'relu' is not known; choose one of leaky_relu, gelu, silu"),
+        ({"activation": "cosine"}, r"activation 'cosine' is not known; choose one of leaky_relu, gelu, silu, relu"),
         ({"hidden": (0,)}, r"every layer needs at least one unit, got hidden = \(0,\) and filters = 6"),
         ({"filters": 0}, r"every layer needs at least one unit, got hidden = \(9, 8\) and filters = 0"),
     ],

@@ -108,7 +108,11 @@ def test_only_hidden_matrices_are_named_as_such() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "text"),
     [
-        ({"activation": "relu"}, RecipeError, r"activation 'relu' is not known; choose one of leaky_relu, gelu, silu"),
+        (
+            {"activation": "cosine"},
+            RecipeError,
+            r"activation 'cosine' is not known; choose one of leaky_relu, gelu, silu, relu",
+        ),
         ({"hidden": (16, 0)}, RecipeError, r"every layer needs at least one unit, got hidden = \(16, 0\)"),
         (
             {"hidden": (16, 8), "residual": True},

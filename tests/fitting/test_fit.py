@@ -33,7 +33,7 @@ def result(star_model: Model, observe: Observe) -> FitResult:
 
 def test_a_star_is_recovered_without_a_guess(result: FitResult) -> None:
     assert np.all(np.abs(pulls(result, 31.0, 8.0)) < 4)
-    assert result.flags == ()
+    assert result.flags == ("emulator_error_unknown",)
     assert result.reduced_chi2 == pytest.approx(1.0, abs=0.1)
     assert result.jitter == 0
     assert result.snr == pytest.approx(99, abs=3)
@@ -173,8 +173,9 @@ def test_medium_is_converted_or_said_to_be_assumed(star_model: Model, observe: O
     assert other.rv == pytest.approx(one.rv, abs=0.05)
     assert other.labels["teff"] == pytest.approx(one.labels["teff"], abs=0.2 * one.errors["teff"])
     unsaid = fit(replace(air, medium=None), star_model, RESOLUTION)
-    assert unsaid.flags == ("medium_assumed",)
-    assert fit(replace(air, medium=None), star_model, RESOLUTION, FitOptions(medium="air")).flags == ()
+    assert unsaid.flags == ("medium_assumed", "emulator_error_unknown")
+    stated = fit(replace(air, medium=None), star_model, RESOLUTION, FitOptions(medium="air", emulator_error=False))
+    assert stated.flags == ()
 
 
 def test_masked_and_nan_pixels_do_not_count(star_model: Model, observe: Observe) -> None:

@@ -13,7 +13,12 @@ ACTIVATIONS = {
     "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.01),
     "gelu": jax.nn.gelu,
     "silu": jax.nn.silu,
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "squared_relu": lambda x: jnp.square(jax.nn.relu(x)),
 }
+"""What a layer may do. The smooth ones in common use come first; the others are those of imported networks."""
 
 
 def check_activation(name: str) -> None:

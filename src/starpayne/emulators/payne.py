@@ -30,7 +30,7 @@ class Payne(FixedGridEmulator):
         weights, biases: one per layer, (n_in, n_out) and (n_out,).
         center, width: (channels, pixels); the output is ``center + width * network``.
         wavelength: the pixels, Å, in ``domain.medium``.
-        activation: "leaky_relu", "gelu" or "silu".
+        activation: a name of ``layers.ACTIVATIONS``, such as "leaky_relu", "gelu" or "silu".
         residual: whether every hidden layer after the first is added to what enters it.
 
     Example:

@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from starpayne.emulators.base import BoundEmulator, Emulator, HostArray, SpectralDomain
-from starpayne.emulators.layers import rms_norm
+from starpayne.emulators.layers import ACTIVATIONS, check_activation, rms_norm
 from starpayne.errors import RecipeError
 from starpayne.labels import LabelSpace
-from starpayne.wavelengths import log_grid, phases
+from starpayne.wavelengths import LOG10_ANGSTROM, Coordinate, log_grid, phases
 
 REFERENCE_DEPTH = 2
 """Depth at which a residual branch has weight one; deeper networks weigh each branch by (L / this)^-1/2."""
@@ -31,6 +31,9 @@ then takes 2 MiB. On two cores a step of 128×8 took 7 % more processor time in 
 
 MAX_WIDTH = 2**14
 """Largest d: a model file must not make its reader allocate without bound."""
+
+WIDENING = 4
+"""Units of the feed-forward layer for each of d, where nothing else is said."""
 
 
 class Block(eqx.Module):
@@ -52,7 +55,9 @@ class TransformerPayne(Emulator):
         block: stacked block weights.
         head: (d, d) and (d, channels) weights of the output layers.
         center, width: (channels, 1); the output is ``center + width * network``.
-        periods: (d,) periods of the sine encoding in log10(λ/Å), float64 on the host.
+        periods: (d,) periods of the sine encoding in ``coordinate``, float64 on the host.
+        activation: of all layers.
+        coordinate: what the encoding is periodic in, log10(λ/Å) but for imported networks.
         products: precision of the matrix products of the blocks, "float32" or "bfloat16"; sums, the residual stream,
             norms, softmax and head are float32 in either case.
 
@@ -70,6 +75,8 @@ class TransformerPayne(Emulator):
     channels: tuple[str, ...] = eqx.field(static=True)
     periods: HostArray = eqx.field(static=True)
     products: str = eqx.field(static=True, default="float32")
+    activation: str = eqx.field(static=True, default="gelu")
+    coordinate: Coordinate = eqx.field(static=True, default=LOG10_ANGSTROM)
     architecture: ClassVar[str] = "transformer"
 
     @classmethod
@@ -84,6 +91,9 @@ class TransformerPayne(Emulator):
         tokens: int = 16,
         head_width: int = 32,
         periods: tuple[float, float] = (1e-6, 10.0),
+        feed_forward: int | None = None,
+        activation: str = "gelu",
+        coordinate: Coordinate = LOG10_ANGSTROM,
         key: PRNGKeyArray,
     ) -> TransformerPayne:
         """Draw fresh weights, normal with standard deviation 1/sqrt(fan-in).
@@ -94,6 +104,8 @@ class TransformerPayne(Emulator):
             tokens: number of label tokens T.
             head_width: width of one attention head.
             periods: shortest and longest period of the encoding in log10(λ/Å); the published range is 1e-6 to 10.
+            feed_forward: units of the feed-forward layers; by default four times the width.
+            activation, coordinate: of imported networks.
 
         Raises:
             RecipeError: for sizes that do not fit together.
@@ -105,6 +117,10 @@ class TransformerPayne(Emulator):
         if len(periods) != 2 or not 0 < periods[0] < periods[1]:
             raise RecipeError(f"periods must be positive and increasing, got {periods}")
         d, heads, k = width, width // head_width, head_width
+        f = WIDENING * d if feed_forward is None else feed_forward
+        if not 1 <= f <= WIDENING**2 * MAX_WIDTH:
+            raise RecipeError(f"feed_forward = {f} must be 1 to {WIDENING**2 * MAX_WIDTH}")
+        check_activation(activation)
         keys = iter(jax.random.split(key, 10))
 
         def normal(shape: tuple[int, ...], fan_in: int) -> Array:
@@ -116,14 +132,15 @@ class TransformerPayne(Emulator):
             key=normal((depth, d, heads, k), d),
             value=normal((depth, d, heads, k), d),
             out=normal((depth, heads, k, d), d),
-            up=normal((depth, d, 4 * d), d),
-            down=normal((depth, 4 * d, d), 4 * d),
+            up=normal((depth, d, f), d),
+            down=normal((depth, f, d), f),
         )
         head = (normal((d, d), d), normal((d, len(channels)), d))
         shape = (len(channels), 1)
         return cls(
             embed=embed, block=block, head=head, center=jnp.zeros(shape), width=jnp.ones(shape),
             space=space, domain=domain, channels=tuple(channels), periods=HostArray(np.geomspace(*periods, d)),
+            activation=activation, coordinate=coordinate,
         )  # fmt: skip
 
     @classmethod
@@ -132,17 +149,27 @@ class TransformerPayne(Emulator):
     ) -> TransformerPayne:
         return cls.initialise(
             space, domain, channels, width=config["width"], depth=config["depth"], tokens=config["tokens"],
-            head_width=config["head_width"], periods=tuple(config["periods"]), key=jax.random.key(0),
+            head_width=config["head_width"], periods=tuple(config["periods"]),
+            feed_forward=config.get("feed_forward"), activation=config.get("activation", "gelu"),
+            coordinate=Coordinate(**config.get("coordinate", {})), key=jax.random.key(0),
         )  # fmt: skip
 
     @property
     def config(self) -> dict[str, Any]:
         depth, d, _, k = self.block.query.shape
         periods = self.periods.values
-        return {
+        config = {
             "width": d, "depth": depth, "tokens": self.embed[1].shape[1], "head_width": k,
             "periods": [float(periods[0]), float(periods[-1])],
         }  # fmt: skip
+        # Only what is not as usual: the digest of a model must not change with what later versions can do.
+        if (f := self.block.up.shape[2]) != WIDENING * d:
+            config["feed_forward"] = f
+        if self.activation != "gelu":
+            config["activation"] = self.activation
+        if self.coordinate != LOG10_ANGSTROM:
+            config["coordinate"] = dataclasses.asdict(self.coordinate)
+        return config
 
     @property
     def native_wavelength(self) -> np.ndarray:
@@ -168,14 +195,14 @@ class TransformerPayne(Emulator):
         return self if precision == self.products else dataclasses.replace(self, products=precision)
 
     def bind(self, wavelength: np.ndarray) -> BoundTransformerPayne:
-        encoding = jnp.asarray(phases(wavelength, self.periods.values))
+        encoding = jnp.asarray(phases(wavelength, self.periods.values, self.coordinate))
         return BoundTransformerPayne(emulator=self, wavelength=HostArray(wavelength), encoding=encoding)
 
     def tokens(self, labels: Float[Array, "stars labels"]) -> Float[Array, "stars tokens d"]:
         """Return the RMS-normalised label tokens."""
         first, second = self.embed
         # Scaled to [0, 1], not [-1/2, 1/2]: without biases the zero vector is singular, and must not be the centre.
-        hidden = jax.nn.gelu(self.space.scale(jnp.asarray(labels, jnp.float32)) @ first)
+        hidden = ACTIVATIONS[self.activation](self.space.scale(jnp.asarray(labels, jnp.float32)) @ first)
         d, n_tokens, _ = second.shape
         return rms_norm((hidden @ second.reshape(d, n_tokens * d)).reshape(-1, n_tokens, d))
 
@@ -215,8 +242,8 @@ class TransformerPayne(Emulator):
 
         def outputs(encoding: Float[Array, "wavelengths d"]) -> Float[Array, "stars wavelengths channels"]:
             start = jnp.broadcast_to(encoding, (stars, n, d)).reshape(stars * n, d)
-            stream = run_blocks(self.block, attention, start, self.products)
-            hidden = jax.nn.gelu(rms_norm(stream) @ self.head[0])
+            stream = run_blocks(self.block, attention, start, self.products, self.activation)
+            hidden = ACTIVATIONS[self.activation](rms_norm(stream) @ self.head[0])
             return (hidden @ self.head[1]).reshape(stars, n, -1)
 
         if len(pieces) == 1:
@@ -270,8 +297,9 @@ def star_matrices(block: Block, tokens: Float[Array, "stars tokens d"]) -> StarM
 
 
 def run_blocks(
-    block: Block, attention: StarMatrices, stream: Float[Array, "rows d"], precision: str = "float32"
-) -> Float[Array, "rows d"]:
+    block: Block, attention: StarMatrices, stream: Float[Array, "rows d"], precision: str = "float32",
+    activation: str = "gelu",
+) -> Float[Array, "rows d"]:  # fmt: skip
     """Pass wavelength vectors, those of one star after those of another, through all blocks.
 
     The stream stays a matrix (rows of all stars) wherever all stars share the weights: XLA's gradient of a weight
@@ -296,7 +324,7 @@ def run_blocks(
 
     for i in range(depth):
         stream = stream + branch * attend(rms_norm(stream), i)
-        hidden = jax.nn.gelu(product("rd,df->rf", rms_norm(stream), block.up[i]))
+        hidden = ACTIVATIONS[activation](product("rd,df->rf", rms_norm(stream), block.up[i]))
         stream = stream + branch * product("rf,df->rd", hidden, down[i])
     return stream
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from starpayne.bundle import named_arrays
-from starpayne.emulators import Emulator
+from starpayne.emulators import Emulator, TransformerPayne
 from starpayne.emulators.additive import abundances
 from starpayne.emulators.coordinates import inverse_labels
+from starpayne.emulators.layers import ACTIVATIONS
 from starpayne.emulators.polynomial import degrees
 from starpayne.errors import BundleError
 from starpayne.labels import LabelSpace
@@ -21,14 +22,17 @@ from starpayne.labels import LabelSpace
 READERS = "starpayne.exporting.readers"
 
 
-def reader_of(emulator: Emulator) -> Path:
-    """Return the source of the reader for an architecture; BundleError if there is none."""
+def reader_of(emulator: Emulator) -> str:
+    """Return the source of the reader for an emulator; BundleError if there is none for its architecture."""
     found = find_spec(f"{READERS}.{emulator.architecture}")
     if found is None or found.origin is None:
         raise BundleError(
             f"there is no NumPy reader for the architecture {emulator.architecture!r}; export it as onnx instead"
         )
-    return Path(found.origin)
+    own = emulator.config.get("activation", "gelu")
+    others = tuple(f'    "{name}": ' for name in ACTIVATIONS if name != own)
+    lines = Path(found.origin).read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(others))
 
 
 def write_npz(emulator: Emulator, path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -57,13 +61,22 @@ def _contents(emulator: Emulator) -> dict[str, np.ndarray]:
             facts[name] = config[name]
     facts["layers"] = sum(name.startswith("weights.") for name in facts)
     facts["convolutions"] = sum(name.startswith("filters.") for name in facts)
-    if emulator.architecture == "transformer":
-        facts["periods"] = emulator.periods.values  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(emulator, TransformerPayne):
+        facts |= _encoding(emulator)
     if emulator.architecture == "additive":
         facts["own"] = np.array(abundances(space), int)
     if emulator.architecture == "polynomial":
         facts["degrees"] = degrees(len(space), config["degree"])
     return {name: np.asarray(value) for name, value in facts.items()}
+
+
+def _encoding(emulator: TransformerPayne) -> dict[str, Any]:
+    """Return what a wavelength becomes: whether the encoding is periodic in λ itself, its scaling, and the periods."""
+    x = emulator.coordinate
+    return {
+        "activation": emulator.activation, "periods": emulator.periods.values,
+        "coordinate": [x.scale == "linear", x.zero, x.span],
+    }  # fmt: skip
 
 
 def _scaling(space: LabelSpace) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def export(model: Model, path: str | Path, to: str, overwrite: bool = False) -> 
     if to not in KINDS:
         raise BundleError(f"{to!r} is not known{did_you_mean(to, KINDS)}; a model is exported as {', '.join(KINDS)}")
     path, emulator = Path(path), model.emulator
-    files = (path, path.with_name(f"{path.stem}_reader.py")) if to == "npz" else (path,)
+    reader = path.with_name(f"{path.stem}_reader.py")
+    files = (path, reader) if to == "npz" else (path,)
     for file in files:
         if file.exists() and not overwrite:
             raise OutputExistsError(f"{file} exists; give another path, or --overwrite to replace it")
@@ -69,7 +70,7 @@ def export(model: Model, path: str | Path, to: str, overwrite: bool = False) -> 
     else:
         run = (write_npz if to == "npz" else write_onnx)(emulator, path)
         if to == "npz":
-            shutil.copyfile(reader_of(emulator), files[1])
+            reader.write_text(reader_of(emulator), encoding="utf-8")
         written = Exported(files, *_differences(emulator, run))
     allowed = ALLOWED_BFLOAT16 if to == "bfloat16" else max(ALLOWED, _own_rounding(emulator))
     if not written.largest <= allowed:

@@ -80,6 +80,8 @@ def summarise(descent: Descent, setup: Setup) -> FitResult:
         flags += flags_for(emulator.space, emulator.domain.physics, labels)
     if plan.coverage < LOW_COVERAGE:
         flags.append("low_coverage")
+    if setup.model.residuals is None and setup.options.emulator_error:
+        flags.append("emulator_error_unknown")
 
     mask = setup.options.line_mask
     zero_points = {} if mask is None else {k: v for k, v in mask.zero_points.items() if k in parameters.labels.names}

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from starpayne.errors import GridError, did_you_mean
 from starpayne.grid import Grid
 from starpayne.importers import (
+    aet,
     arrays,
     bosz,
     folder,
     korg,
+    payne_network,
     payne_training,
     phoenix,
     spectra,
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     from starpayne.bundle import Model
 
 FORMATS: tuple[Format, ...] = (
-    # Trained networks (kind "model") stand here, before the spectra.
+    # Trained networks, before the spectra.
+    payne_network.FORMAT,
+    aet.FORMAT,
     folder.FORMAT,
     payne_training.FORMAT,
     starfish.FORMAT,

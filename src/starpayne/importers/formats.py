@@ -32,6 +32,10 @@ class ImportOptions:
         low, high: window in Å of the medium; spectra are cut to it.
         sampling: λ/Δλ of a log-λ grid to resample onto; by default the files' own wavelengths.
         resolution: λ/FWHM of the broadening in the spectra.
+        wavelength: of a network: a ``.npy`` or ``.npz`` file of its pixels, Å.
+        names: of a network: its labels, in the order of its inputs.
+        space: of a network: its labels with the bounds that it takes as 0 and 1.
+        wavelength_scale: what a TransformerPayne of others was given as wavelength: "linear" (Å) or "log10" (of Å).
 
     Raises:
         GridError, WavelengthError: for what no spectrum can have.
@@ -43,6 +47,10 @@ class ImportOptions:
     high: float | None = None
     sampling: float | None = None
     resolution: float | None = None
+    wavelength: Path | None = None
+    names: tuple[str, ...] | None = None
+    space: LabelSpace | None = None
+    wavelength_scale: str | None = None
 
     def __post_init__(self) -> None:
         if self.medium is not None:

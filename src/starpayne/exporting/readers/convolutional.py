@@ -4,8 +4,7 @@ import numpy as np
 
 
 def load(path):
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+    return dict(np.load(path, allow_pickle=False))
 
 
 FORWARD = {"linear": lambda x: x, "log10": np.log10, "inverse": lambda x: 1 / x}
@@ -20,6 +19,10 @@ ACTIVATE = {
     "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
     "gelu": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
     "silu": lambda x: x / (1 + np.exp(-x)),
+    "relu": lambda x: np.maximum(x, 0),
+    "squared_relu": lambda x: np.maximum(x, 0) ** 2,
+    "tanh": np.tanh,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
 }
 
 

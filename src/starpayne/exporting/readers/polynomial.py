@@ -4,8 +4,7 @@ import numpy as np
 
 
 def load(path):
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+    return dict(np.load(path, allow_pickle=False))
 
 
 def cube(m, labels):
