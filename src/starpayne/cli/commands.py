@@ -10,6 +10,7 @@ from starpayne.cli import (
     info,
     mask,
     predict,
+    sharing,
     study,
     synthesize,
     train,
@@ -17,5 +18,6 @@ from starpayne.cli import (
 
 COMMANDS = (
     synthesize.register, engines.register, importing.register, train.register, finetune.register,
-    evaluate.register, study.register, predict.register, fit.register, mask.register, info.register, demo.register,
+    evaluate.register, study.register, predict.register, fit.register, mask.register, info.register,
+    sharing.register, demo.register,
 )  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 import typer
 
 from starpayne.cli.app import Json, Overwrite, console, refuse_existing, write_result
+from starpayne.cli.sharing import MODEL, load_model
 from starpayne.cli.values import SOLAR_SCALED
 from starpayne.errors import LabelError, WavelengthError
 from starpayne.prediction_files import write_spectrum
@@ -23,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    model: Annotated[Path, typer.Option("--model", metavar="MODEL", help="Model folder.")],
+    model: Annotated[Path, typer.Option("--model", metavar="MODEL", help=MODEL)],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Spectrum to write: .csv, .txt, .fits or .npz.")],
     labels: Annotated[
         list[str] | None, typer.Argument(metavar="--NAME VALUE ...", help="Every label of the model.")
@@ -51,11 +52,10 @@ def predict(
 
     Example: starpayne predict --model m.model --teff 5777 --logg 4.44 --feh 0 --rest solar-scaled --out sun.csv
     """
-    from starpayne import bundle
     from starpayne.emulators import QUANTITIES
 
     refuse_existing(out, overwrite)
-    emulator = bundle.load(model).emulator
+    emulator = load_model(model).emulator
     given = _labels(labels or [])
     if rest is not None:
         given = _filled(given, rest, emulator.space)
