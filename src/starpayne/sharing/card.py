@@ -86,7 +86,7 @@ def _summary(facts: Mapping[str, Any], publication: Publication) -> str:
     resolution = waves["resolution"]
     sampling = f", λ/Δλ = {waves['sampling']:,.0f}" if waves["sampling"] else ""
     rows = {
-        "predicts": ", and ".join(channels.get(name, name) for name in facts["gives"]),
+        "predicts": ", and ".join(channels.get(name, str(name)) for name in map(str, facts["gives"])),
         "wavelengths": f"{waves['low']:.2f} to {waves['high']:.2f} Å, {waves['pixels']:,} pixels{sampling}",
         "medium": waves["medium"],
         "resolution": f"{resolution:,.0f} (λ/FWHM)" if resolution else "not broadened by an instrument",
