@@ -31,8 +31,7 @@ class Repository:
 
     def commit(self, branch: str, files: dict[str, bytes], message: str = "") -> str:
         tree = {**self.commits.get(self.refs.get(branch, ""), {}), **files}
-        text = repr((message, len(self.commits), sorted(tree.items())))
-        commit = hashlib.sha1(text.encode()).hexdigest()
+        commit = hashlib.sha1(repr((message, len(self.commits), sorted(tree.items()))).encode()).hexdigest()
         self.commits[commit], self.refs[branch] = tree, commit
         self.messages.append(message)
         return commit
@@ -112,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if match and self.command in method:
                     act(self, *(unquote(part) for part in match.groups()))
                     return
-            raise _Refused(404, "", "no such place")
+            raise _Refused(404)
         except _Refused as refused:
             headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
             self._send(refused.status, json.dumps({"error": refused.message}).encode(), headers)
@@ -129,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def _json(self, data: Any, status: int = 200) -> None:
-        self._send(status, json.dumps(data).encode(), {"Content-Type": "application/json"})
+        self._send(status, json.dumps(data).encode())
 
     def _repository(self, name: str, write: bool = False) -> Repository:
         if self.token and self.token not in (WRITER, READER):
@@ -145,8 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         given = json.loads(self.body)
         name = f"{given['organization']}/{given['name']}"
         if self.token != WRITER:
-            status = 403 if self.token == READER else 401
-            raise _Refused(status, "", "Invalid username or password" if status == 401 else "no write token")
+            raise _Refused(403 if self.token == READER else 401, "", "Invalid username or password")
         known = name in self.hub.repositories
         if not known:
             hidden = given.get("visibility") == "private" or bool(given.get("private"))
@@ -211,8 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
     def verify(self, name: str) -> None:
         self._repository(name, write=True)
         given = json.loads(self.body)
-        good = len(self.hub.uploads.get(given["oid"], b"")) == given["size"]
-        self._json({}, 200 if good else 400)
+        self._json({}, 200 if len(self.hub.uploads[given["oid"]]) == given["size"] else 400)
 
     def commit(self, name: str, revision: str) -> None:
         repository = self._repository(name, write=True)
@@ -239,8 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def tag(self, name: str, revision: str) -> None:
         repository = self._repository(name, write=True)
-        commit, _ = self._revision(name, revision)
-        repository.tags[json.loads(self.body)["tag"]] = commit
+        repository.tags[json.loads(self.body)["tag"]] = self._revision(name, revision)[0]
         self._json({})
 
     def resolve(self, name: str, revision: str, path: str) -> None:
@@ -270,8 +266,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, data, headers)
             return
         first, last = int(asked[1]), int(asked[2] or len(data) - 1)
-        part = data[first : last + 1]
-        self._send(206, part, {**headers, "Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(data)}"})
+        self._send(206, data[first : last + 1], {**headers, "Content-Range": f"bytes {first}-{last}/{len(data)}"})
 
     def _revision(self, name: str, revision: str) -> tuple[str, dict[str, bytes]]:
         repository = self._repository(name)

@@ -17,7 +17,7 @@ import starpayne
 from starpayne import bundle, sharing
 from starpayne.bundle import MANIFEST, WEIGHTS, Model
 from starpayne.errors import BundleError, MissingExtraError, OutputExistsError, SharingError
-from starpayne.sharing import Address, hub_address, pull, push
+from starpayne.sharing import pull, push
 
 REPO = "ada/sun-emulator"
 
@@ -180,26 +180,6 @@ def test_what_holds_no_model_is_not_downloaded(hub: Hub, on_hub: str) -> None:
     with pytest.raises(SharingError, match=r"describes other weights than the 10 bytes of weights.safetensors"):
         pull(REPO, endpoint=hub.url)
     assert not any(request.endswith(WEIGHTS) for request in hub.requests)
-
-
-@pytest.mark.parametrize("name", ["../x", "a/../b", "sun", "a/b/c", "a/b--c", "a/.b", "a/b.git", "", "a/" + "b" * 95])
-def test_a_name_that_is_none(hub: Hub, folder: Path, name: str) -> None:
-    with pytest.raises(SharingError, match=r"is no name of a repository: write OWNER/NAME"):
-        pull(name, endpoint=hub.url)
-    with pytest.raises(SharingError, match=r"is no name of a repository"):
-        push(folder, name, endpoint=hub.url)
-    assert hub.requests == []
-
-
-def test_addresses() -> None:
-    assert hub_address("hf://ada/sun@v1") == hub_address(Path("hf://ada/sun@v1")) == Address("ada/sun", "v1")
-    assert hub_address("hf:/ada/sun") == Address("ada/sun")
-    assert hub_address("ada/sun") is None
-    assert Address("ada/sun", "a" * 40).pinned
-    assert not Address("ada/sun", "a" * 39).pinned
-    for revision in ("", "../main", "a b", "-x", "/x", "x/../y"):
-        with pytest.raises(SharingError, match="is no revision: give a branch, a tag or a full commit hash"):
-            Address.parse(f"ada/sun@{revision}")
 
 
 def test_an_output_that_exists_is_left_alone(hub: Hub, on_hub: str, tmp_path: Path) -> None:
