@@ -25,6 +25,15 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Tiny models compile for longer than they run: optimising their functions would take half as long again.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
+# Whatever a test does, it meets neither the real hub nor the user's cache or token.
+_HUB = tempfile.mkdtemp(prefix="starpayne-hub-")
+atexit.register(shutil.rmtree, _HUB, ignore_errors=True)
+for _name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
+    del os.environ[_name]
+os.environ |= {"HF_HOME": _HUB, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1"}
+os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
 import toy  # noqa: E402  (imports starpayne, so it must come after the hook)
 
 

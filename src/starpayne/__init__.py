@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from starpayne.bundle import Model, load, save
+    from starpayne.bundle import Model, save
     from starpayne.emulators import Emulator, Payne, TransformerPayne
     from starpayne.errors import StarpayneError
     from starpayne.evaluation import evaluate
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from starpayne.grid import Grid
     from starpayne.importers import ImportOptions, import_any, import_folder
     from starpayne.labels import Constraint, Label, LabelSpace
+    from starpayne.sharing import load, pull, push
     from starpayne.spectra import ObservedSpectrum
     from starpayne.synthesis import Design
     from starpayne.synthesis import run as synthesize
@@ -28,13 +29,14 @@ if TYPE_CHECKING:
 
 # Resolved at first use: `import starpayne` costs nothing, and prediction never imports what only synthesis needs.
 _HOME = {
-    "Model": "bundle", "load": "bundle", "save": "bundle",
+    "Model": "bundle", "save": "bundle",
     "Emulator": "emulators", "Payne": "emulators", "TransformerPayne": "emulators",
     "StarpayneError": "errors", "evaluate": "evaluation",
     "FitOptions": "fitting", "FitResult": "fitting", "fit": "fitting", "fit_many": "fitting",
     "LineMask": "fitting", "learn_mask": "fitting", "Posterior": "fitting", "sample": "fitting",
     "Grid": "grid", "import_any": "importers", "import_folder": "importers", "ImportOptions": "importers",
     "Constraint": "labels", "Label": "labels", "LabelSpace": "labels",
+    "load": "sharing", "pull": "sharing", "push": "sharing",
     "ObservedSpectrum": "spectra", "Design": "synthesis", "synthesize": "synthesis",
     "Recipe": "training", "TrainingData": "training", "train": "training",
 }  # fmt: skip
@@ -42,8 +44,8 @@ _HOME = {
 __all__ = [
     "Constraint", "Design", "Emulator", "FitOptions", "FitResult", "Grid", "ImportOptions", "Label", "LabelSpace",
     "LineMask", "Model", "ObservedSpectrum", "Payne", "Posterior", "Recipe", "StarpayneError", "TrainingData",
-    "TransformerPayne", "evaluate", "fit", "fit_many", "import_any", "import_folder", "learn_mask", "load", "sample",
-    "save", "synthesize", "train",
+    "TransformerPayne", "evaluate", "fit", "fit_many", "import_any", "import_folder", "learn_mask", "load", "pull",
+    "push", "sample", "save", "synthesize", "train",
 ]  # fmt: skip
 
 

@@ -17,6 +17,14 @@ CITE = {
 }
 """Whom to cite for an architecture that others have invented."""
 
+LIMITS = {
+    "no_molecules": "no molecular lines: predictions below 5000 K are flagged",
+    "lte": "lines in local thermodynamic equilibrium",
+    "plane_parallel": "plane-parallel atmospheres: predictions below log g 1.5 are flagged",
+    "undersampled": "sampled too coarsely for the narrowest lines: fits are biased, and all predictions flagged",
+}
+"""What a physics flag means to those who use a model."""
+
 SOURCE = ("engine", "versions", "line_list", "lines", "atmosphere", "abundances", "licence")
 """What of a grid's provenance is said."""
 
@@ -37,6 +45,7 @@ def describe_model(model: Model) -> dict[str, Any]:
         },
         "gives": list(emulator.channels) if domain.quantity == "flux" else [domain.quantity, *emulator.channels[1:]],
         "physics": list(domain.physics),
+        "limits": [LIMITS.get(flag, flag) for flag in domain.physics],
         "grid": source.get("grid"),
         "source": _source(dict(source.get("provenance", {}))),
         "training": {

@@ -48,13 +48,24 @@ class StudyError(StarpayneError):
     """A study file has an unknown or impossible setting, or does not fit its grid."""
 
 
+def one_line(text: str) -> str:
+    """Return what a stranger wrote on one line, not without end, and with nothing that a terminal would obey."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return plain if len(plain) <= LONGEST else plain[: LONGEST - 1] + "…"
+
+
 class BundleError(StarpayneError):
     """A model folder is missing, damaged, of a newer schema, or inconsistent."""
 
     def __init__(self, text: str) -> None:
-        # It quotes what a stranger wrote: on one line, not without end, and nothing that a terminal would obey.
-        plain = "".join(c if c.isprintable() else " " for c in text)
-        super().__init__(plain if len(plain) <= LONGEST else plain[: LONGEST - 1] + "…")
+        super().__init__(one_line(text))
+
+
+class SharingError(StarpayneError):
+    """A model cannot be sent to a hub, or be had from one."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(text))
 
 
 class SpectrumError(StarpayneError):

@@ -72,6 +72,12 @@ class Residuals:
         left = np.mean(residuals**2, axis=0) - np.sum(modes**2, axis=0)
         return cls(wavelength, modes.astype(np.float32), np.sqrt(np.maximum(left, 0)).astype(np.float32), size)
 
+    @property
+    def sigma(self) -> np.ndarray:
+        """(m,) 1 σ of the residuals of a typical star at each wavelength: the diagonal of the covariance."""
+        modes, noise = np.asarray(self.modes, np.float64), np.asarray(self.noise, np.float64)
+        return np.sqrt(np.sum(modes**2, axis=0) + noise**2)
+
     def size_at(self, space: LabelSpace, labels: np.ndarray) -> np.ndarray:
         """Return (...) how large the residuals of stars (..., n_labels) are, as a multiple of what is typical."""
         if not len(self.size):

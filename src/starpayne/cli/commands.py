@@ -11,6 +11,7 @@ from starpayne.cli import (
     info,
     mask,
     predict,
+    sharing,
     study,
     synthesize,
     train,
@@ -19,5 +20,5 @@ from starpayne.cli import (
 COMMANDS = (
     synthesize.register, engines.register, importing.register, train.register, finetune.register,
     evaluate.register, study.register, predict.register, fit.register, mask.register, info.register,
-    export.register, demo.register,
+    export.register, sharing.register, demo.register,
 )  # fmt: skip

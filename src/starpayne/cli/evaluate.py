@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from starpayne.cli.app import Json, progress_bar, write_result
+from starpayne.cli.app import MODEL, Json, progress_bar, write_result
+from starpayne.cli.sharing import load_model
 
 if TYPE_CHECKING:
     from starpayne.evaluation import Recovery
@@ -18,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help=MODEL)],
     grid: Annotated[Path, typer.Argument(metavar="GRID", help="Grid folder.")],
     figures: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write figures (PNG, PDF) of the residuals there.")
@@ -36,13 +37,13 @@ def evaluate(
 
     Example: starpayne evaluate transformer.model grid.zarr --figures figures --json evaluation.json
     """
-    from starpayne import bundle, plots
+    from starpayne import plots
     from starpayne.emulators import QUANTITIES
     from starpayne.evaluation import evaluate as run
     from starpayne.evaluation import recover as run_recovery
     from starpayne.grid import Grid
 
-    loaded, opened = bundle.load(model), Grid.open(grid)
+    loaded, opened = load_model(model), Grid.open(grid)
     recovery = None
     if recover is not None:
         with progress_bar("fitting") as bar:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from starpayne.cli.app import Json, Overwrite, write_result
+from starpayne.cli.app import MODEL, Json, Overwrite, write_result
+from starpayne.cli.sharing import load_model
 
 
 def register(app: typer.Typer) -> None:
@@ -15,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model or update folder.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help=f"{MODEL}.")],
     to: Annotated[
         str,
         typer.Option(
@@ -33,10 +34,9 @@ def export(
 
     Example: starpayne export my.model --to npz --out my.npz
     """
-    from starpayne import bundle
     from starpayne.exporting import export as run
 
-    written = run(bundle.load(model), out, to, overwrite)
+    written = run(load_model(model), out, to, overwrite)
     typer.echo(
         f"{' and '.join(map(str, written.files))}: differs from the model by {written.mean:.1e} in the mean, "
         f"{written.largest:.1e} at most"

@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from starpayne.cli.app import Json, Overwrite, console, progress_bar, refuse_existing, training_note, write_result
+from starpayne.cli.app import (
+    MODEL,
+    Json,
+    Overwrite,
+    console,
+    progress_bar,
+    refuse_existing,
+    training_note,
+    write_result,
+)
+from starpayne.cli.sharing import load_model
 from starpayne.cli.values import SOLAR_SCALED
 from starpayne.errors import LabelError, RecipeError
 
 if TYPE_CHECKING:
+    from starpayne import bundle
     from starpayne.bundle import Model
     from starpayne.grid import Grid
     from starpayne.training import FineTuning
@@ -25,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def finetune(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder to start from.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help=f"To start from. {MODEL}")],
     grid: Annotated[Path, typer.Argument(metavar="GRID", help="Grid folder to adapt it to.")],
     out: Annotated[
         Path | None,
@@ -71,8 +82,8 @@ def finetune(
 
     Example: starpayne finetune base.model new.zarr --plan --goal 0.002
     """
-    from starpayne import bundle
     from starpayne.grid import Grid
+    from starpayne.sharing import hub_address
     from starpayne.training import FineTuning
     from starpayne.training.transfer import PICKS, refuse_place
 
@@ -84,13 +95,15 @@ def finetune(
         raise RecipeError(f"--pick {pick} is not known; choose one of {', '.join(PICKS)}")
     if plan and (n_train is not None or old_grid is not None):
         raise RecipeError("--n-train and --old-grid belong to --out; --plan takes its numbers of spectra from --sizes")
+    if moves == "lora" and out is not None and hub_address(model) is not None:
+        raise RecipeError("an update stands beside its base: make a folder of it first, with starpayne pull … --out")
     if out is not None:
         refuse_place(out, model, moves == "lora", overwrite)
     if figure is not None:
         refuse_existing(figure, overwrite)
     changes = {"rank": rank, "steps": steps, "learning_rate": learning_rate, "seed": seed}
     settings = FineTuning(moves=moves, **{k: v for k, v in changes.items() if v is not None})  # pyright: ignore[reportArgumentType]
-    base, opened = bundle.load(model), Grid.open(grid)
+    base, opened = load_model(model), Grid.open(grid)
     held = _held(hold or [], base, opened)
     options: dict[str, Any] = {"hold": held, "continuum": continuum, "convert": convert_medium}
     options |= {"pick": pick, "name": grid.name}
@@ -118,7 +131,7 @@ def merge(
     refuse_place(out, adapter, False, overwrite)
     if not (adapter / bundle.ADAPTER).exists():
         raise RecipeError(f"{adapter} holds no {bundle.ADAPTER}: it is no low-rank update of a model")
-    model = bundle.load_adapter(adapter, None if base is None else bundle.load_folder(bundle.locate(base)))
+    model = bundle.load_adapter(adapter, None if base is None else load_model(base))
     bundle.save(model, out, overwrite)
     typer.echo(f"{out}: {model.emulator.architecture}, validation MAE {model.validation['mae']:.5f}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from starpayne.cli.app import Json, Model, Overwrite, console, progress_bar, refuse_existing, write_result
+from starpayne.cli.sharing import load_model
 from starpayne.errors import SpectrumError
 
 if TYPE_CHECKING:
@@ -96,7 +97,6 @@ def fit(
 
     Example: starpayne fit *.fits --model m.model --resolution 47000 --line-mask sun.mask.json --out stars.parquet
     """
-    from starpayne import bundle
     from starpayne.cli.values import named_pairs, one_window, pairs_or_solar, read_resolution
     from starpayne.cli.values import window as ends
     from starpayne.fitting import FitOptions
@@ -110,7 +110,7 @@ def fit(
     if line_mask is None and (windows_only or not zero_points):
         raise SpectrumError("--windows-only and --no-zero-points concern a line mask: give --line-mask")
     refuse_existing(out, overwrite)
-    loaded = bundle.load(model)
+    loaded = load_model(model)
     refuse_intensities(loaded.emulator)
     held = pairs_or_solar("--fix", fix or [], loaded.emulator.space)
     choices: dict[str, Any] = {name: held.pop(name) for name in ("rv", "vsini", "broadening") if name in held}

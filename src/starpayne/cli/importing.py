@@ -89,11 +89,11 @@ def import_(
         typer.echo(f"{out}: {made.emulator.architecture}, labels {', '.join(space.names)}")
         write_result(json, {"model": str(out), "labels": list(space.names)})
         return
-    wavelength, failures = made.wavelength, made.failures
+    pixels, failures = made.wavelength, made.failures
     left_out = made.provenance.get("left_out", [])
     typer.echo(
-        f"{out}: {int((made.status == DONE).sum())} spectra, {len(wavelength)} wavelengths "
-        f"{wavelength[0]:.2f} to {wavelength[-1]:.2f} Å ({made.medium}), labels {', '.join(made.space.names)}"
+        f"{out}: {int((made.status == DONE).sum())} spectra, {len(pixels)} wavelengths "
+        f"{pixels[0]:.2f} to {pixels[-1]:.2f} Å ({made.medium}), labels {', '.join(made.space.names)}"
     )
     if fixed := made.provenance.get("fixed"):
         typer.echo("the same in all spectra: " + ", ".join(f"{name} = {value:g}" for name, value in fixed.items()))

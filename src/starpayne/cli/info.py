@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from starpayne.cli.app import Json, write_result
+from starpayne.cli.app import MODEL, Json, write_result
+from starpayne.cli.sharing import load_model
 from starpayne.errors import BundleError
 
 
@@ -18,10 +19,7 @@ def register(app: typer.Typer) -> None:
 
 def info(
     path: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="MODEL|GRID", help="Model, update or grid folder; by default the model that comes with starpayne."
-        ),
+        Path | None, typer.Argument(metavar="MODEL|GRID", help=f"Grid folder, or a model: {MODEL}; by default mgb.")
     ] = None,
     json: Json = None,
 ) -> None:
@@ -31,11 +29,15 @@ def info(
     """
     from starpayne import bundle
     from starpayne.description import as_text, describe_grid, describe_model
+    from starpayne.sharing import hub_address
 
+    on_hub = hub_address(path) is not None
     folder = bundle.locate(path)
-    if not folder.is_dir():
+    if not on_hub and not folder.is_dir():
         raise BundleError(f"no model and no grid at {folder}: both are folders")
-    if (folder / bundle.MANIFEST).exists() or (folder / bundle.ADAPTER).exists():
+    if on_hub:
+        facts = describe_model(load_model(path))
+    elif (folder / bundle.MANIFEST).exists() or (folder / bundle.ADAPTER).exists():
         facts = describe_model(bundle.load(folder, check_fingerprint=False))
     else:
         from starpayne.grid import Grid
@@ -46,10 +48,7 @@ def info(
 
 
 def verify(
-    model: Annotated[
-        Path | None,
-        typer.Argument(metavar="MODEL", help="Model or update folder; by default the model that comes with starpayne."),
-    ] = None,
+    model: Annotated[Path | None, typer.Argument(metavar="MODEL", help=f"{MODEL}; by default mgb.")] = None,
     json: Json = None,
 ) -> None:
     """Check that a model is intact: checksums, shapes, and a stored spectrum computed once more.
@@ -58,12 +57,14 @@ def verify(
 
     Example: starpayne verify my.model
     """
-    from starpayne import bundle
+    from starpayne import bundle, sharing
 
-    folder = bundle.locate(model)
-    found = bundle.verify(folder)
+    address = sharing.hub_address(model)
+    found = bundle.verify(model) if address is None else sharing.pull(str(address)).verification
     write_result(json, found.to_dict())
-    typer.echo(f"{folder}: {found.weights} is whole ({found.bytes:,} bytes, SHA-256 {found.sha256[:16]}…)")
+    typer.echo(
+        f"{model or bundle.SHIPPED}: {found.weights} is whole ({found.bytes:,} bytes, SHA-256 {found.sha256[:16]}…)"
+    )
     typer.echo(f"digest of what it predicts: {found.digest}")
     typer.echo(f"made with starpayne {found.starpayne} on {found.made_on}; this is {found.here}")
     words = "reproduced" if found.reproduced else "NOT reproduced"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from starpayne.cli.app import Json, Model, Overwrite, refuse_existing, write_result
+from starpayne.cli.sharing import load_model
 
 mask = typer.Typer(help="Line masks: where a model is known to be wrong.", no_args_is_help=True)
 
@@ -49,7 +50,6 @@ def learn(
     Example: starpayne mask learn --spectrum sun.txt --model m.model --resolution 47000
     --labels teff=5772,logg=4.44,feh=0,solar-scaled --out sun.mask.json
     """
-    from starpayne import bundle
     from starpayne.cli.values import pairs_or_solar, read_resolution
     from starpayne.cli.values import window as ends
     from starpayne.fitting import FitOptions
@@ -57,7 +57,7 @@ def learn(
     from starpayne.spectra import ObservedSpectrum
 
     refuse_existing(out, overwrite)
-    loaded = bundle.load(model)
+    loaded = load_model(model)
     space = loaded.emulator.space
     known = pairs_or_solar("--labels", labels, space)
     options = FitOptions(

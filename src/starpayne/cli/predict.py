@@ -9,6 +9,7 @@ import numpy as np
 import typer
 
 from starpayne.cli.app import Json, Model, Overwrite, console, refuse_existing, write_result
+from starpayne.cli.sharing import load_model
 from starpayne.cli.values import SOLAR_SCALED
 from starpayne.errors import LabelError, WavelengthError
 from starpayne.prediction_files import as_text, write_spectrum
@@ -60,12 +61,11 @@ def predict(
 
     Example: starpayne predict --model m.model --teff 5772 --logg 4.44 --feh 0 --mg_fe 0.1 --vmic 1 > star.csv
     """
-    from starpayne import bundle
     from starpayne.emulators import QUANTITIES
 
     if out is not None:
         refuse_existing(out, overwrite)
-    emulator = bundle.load(model).emulator
+    emulator = load_model(model).emulator
     given = _labels(labels or [])
     if rest is not None:
         given = _filled(given, rest, emulator.space)

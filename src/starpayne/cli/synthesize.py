@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from starpayne.cli.app import Json, Overwrite, console, progress_bar, write_result
+from starpayne.cli.sharing import load_model
 from starpayne.errors import SynthesisError
 
 if TYPE_CHECKING:
@@ -75,11 +76,10 @@ def synthesize(
 
 
 def _few(design: Design, n: int, model: Path) -> Design:
-    from starpayne import bundle
     from starpayne.labels import solar_scaled
     from starpayne.training.transfer import representative
 
-    base = bundle.load(model)
+    base = load_model(model)
     # To compare stars it matters little where labels that the design lacks stand.
     hold = solar_scaled(base.emulator.space, design.space)
     return design.only(representative(base, design.space, design.labels, n, hold))

@@ -55,7 +55,8 @@ def write_onnx(emulator: Emulator, path: Path) -> Callable[[np.ndarray], np.ndar
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run(labels: np.ndarray) -> np.ndarray:
-        return session.run(["spectra"], {"labels": np.asarray(labels, np.float32)[None]})[0][0]
+        found = session.run(["spectra"], {"labels": np.asarray(labels, np.float32)[None]})[0]
+        return np.asarray(found)[0]
 
     return run
 
