@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foreign import (
+from foreign_networks import (
     HIGH,
     LABELS,
     LOW,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import foreign
+import foreign_grids
 import numpy as np
 import pytest
 
@@ -14,9 +14,9 @@ from starpayne.grid import FAILED
 from starpayne.importers import ImportOptions, import_any, recognise
 from starpayne.importers.starfish import key_of
 
-POINTS = np.array(foreign.POINTS)
-TRUE = np.array([foreign.normalised(foreign.WINDOW, p) for p in foreign.POINTS])
-CONTINUUM = np.array([foreign.surface_flux(foreign.WINDOW, p)[1] for p in foreign.POINTS])
+POINTS = np.array(foreign_grids.POINTS)
+TRUE = np.array([foreign_grids.normalised(foreign_grids.WINDOW, p) for p in foreign_grids.POINTS])
+CONTINUUM = np.array([foreign_grids.surface_flux(foreign_grids.WINDOW, p)[1] for p in foreign_grids.POINTS])
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def h5py():
 
 @pytest.mark.parametrize("where", ["comments", "table"])
 def test_turbospectrum_has_its_labels_from_tsfitpys_comments_or_table(tmp_path: Path, where: str) -> None:
-    foreign.write_turbospectrum(tmp_path / "ts", **{where: True})
+    foreign_grids.write_turbospectrum(tmp_path / "ts", **{where: True})
     assert recognise(tmp_path / "ts").name == "turbospectrum"
     grid = import_any(tmp_path / "ts", tmp_path / "g", options=ImportOptions(low=5005))
     np.testing.assert_array_equal(grid.labels[:, :3], POINTS)
@@ -37,19 +37,19 @@ def test_turbospectrum_has_its_labels_from_tsfitpys_comments_or_table(tmp_path: 
     np.testing.assert_array_equal(grid.labels[:, 3], POINTS[:, 2] / 2)
     assert grid.provenance["fixed"]["vmic"] == 1.0
     assert ("lte" in grid.physics) is (where == "comments")
-    flux, continuum = foreign.surface_flux(grid.wavelength, foreign.POINTS[7])
+    flux, continuum = foreign_grids.surface_flux(grid.wavelength, foreign_grids.POINTS[7])
     np.testing.assert_allclose(grid.flux([7])[0], flux / continuum, atol=6e-6)
     np.testing.assert_allclose(grid.continuum([7])[0], continuum, rtol=3e-5)
     assert grid.sampling is None  # equal steps of wavelength, not of its logarithm
 
 
 def test_turbospectrum_without_labels_or_with_bad_files(tmp_path: Path) -> None:
-    files = foreign.write_turbospectrum(tmp_path / "ts")
+    files = foreign_grids.write_turbospectrum(tmp_path / "ts")
     with pytest.raises(
         GridError, match="neither a table nor comments say the labels of the spectra; give --labels TABLE"
     ):
         import_any(tmp_path / "ts", tmp_path / "g")
-    table = foreign.write_table(tmp_path / "t.csv", files)
+    table = foreign_grids.write_table(tmp_path / "t.csv", files)
     files[0].write_text("5000.0 1.0 nan\n5000.05 1.0 1e6\n5000.1 1 1\n5000.2 1 1\n")
     files[1].write_text("".join(files[2].read_text().splitlines(keepends=True)[:-5]))
     files[3].write_text("5000.0 one 1\n")
@@ -69,7 +69,7 @@ def test_turbospectrum_without_labels_or_with_bad_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("julia", "rectified"), [(False, True), (True, False)])
 def test_korg_hdf5_as_python_or_julia_wrote_it(h5py, tmp_path: Path, julia: bool, rectified: bool) -> None:
-    grid = import_any(foreign.write_korg_hdf5(tmp_path / "k.h5", julia, rectified), tmp_path / "g")
+    grid = import_any(foreign_grids.write_korg_hdf5(tmp_path / "k.h5", julia, rectified), tmp_path / "g")
     np.testing.assert_array_equal(grid.labels, POINTS)
     assert (grid.space.names, grid.medium) == (("teff", "logg", "feh"), "vacuum")
     np.testing.assert_allclose(grid.flux(), TRUE, rtol=1e-6)
@@ -79,8 +79,8 @@ def test_korg_hdf5_as_python_or_julia_wrote_it(h5py, tmp_path: Path, julia: bool
 
 
 def test_korg_text_has_a_table_of_labels(tmp_path: Path) -> None:
-    foreign.write_texts(tmp_path / "k", columns=3)
-    table = foreign.write_table(tmp_path / "labels.csv", None)
+    foreign_grids.write_texts(tmp_path / "k", columns=3)
+    table = foreign_grids.write_table(tmp_path / "labels.csv", None)
     grid = import_any(tmp_path / "k", tmp_path / "g", format="korg", options=ImportOptions(labels=table))
     # Without a column of files, 2.txt comes before 10.txt.
     np.testing.assert_allclose(grid.flux(), TRUE, rtol=1e-6)
@@ -98,12 +98,12 @@ def test_jld2_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 def test_korg_hdf5_without_labels_or_of_other_shapes_is_refused(h5py, tmp_path: Path) -> None:
-    path = foreign.write_korg_hdf5(tmp_path / "k.h5")
+    path = foreign_grids.write_korg_hdf5(tmp_path / "k.h5")
     with h5py.File(path, "a") as file:
         del file["label_names"]
     with pytest.raises(GridError, match=r"labels have shape \(24, 3\); 24 spectra and 0 names in 'label_names'"):
         import_any(path, tmp_path / "g")
-    table = foreign.write_table(tmp_path / "t.csv", None)
+    table = foreign_grids.write_table(tmp_path / "t.csv", None)
     assert import_any(path, tmp_path / "g", options=ImportOptions(labels=table)).space.names == ("teff", "logg", "feh")
     with h5py.File(path, "a") as file:
         del file["cntm"]
@@ -117,7 +117,7 @@ def test_korg_hdf5_without_labels_or_of_other_shapes_is_refused(h5py, tmp_path: 
 
 @pytest.mark.parametrize(("norm", "old"), [(False, False), (True, False), (True, True)])
 def test_starfish_surface_fluxes_are_restored(h5py, tmp_path: Path, norm: bool, old: bool) -> None:
-    grid = import_any(foreign.write_starfish(tmp_path / "s.hdf5", norm, old), tmp_path / "g")
+    grid = import_any(foreign_grids.write_starfish(tmp_path / "s.hdf5", norm, old), tmp_path / "g")
     np.testing.assert_array_equal(grid.labels, POINTS)
     assert (grid.space.names, grid.medium) == (("teff", "logg", "feh"), "air")
     np.testing.assert_allclose(grid.flux() * grid.continuum(), TRUE * CONTINUUM, rtol=1e-6)
@@ -145,8 +145,8 @@ def test_starfishs_own_key_names_are_understood() -> None:
 
 
 def test_links_that_lead_out_of_an_hdf5_file_are_not_followed(h5py, tmp_path: Path) -> None:
-    other = foreign.write_starfish(tmp_path / "other.hdf5", norm=False)
-    path = foreign.write_starfish(tmp_path / "s.hdf5", norm=False)
+    other = foreign_grids.write_starfish(tmp_path / "other.hdf5", norm=False)
+    path = foreign_grids.write_starfish(tmp_path / "s.hdf5", norm=False)
     with h5py.File(path, "a") as file:
         name = next(iter(file["flux"]))
         del file["flux"][name]
@@ -163,7 +163,7 @@ def test_links_that_lead_out_of_an_hdf5_file_are_not_followed(h5py, tmp_path: Pa
 
 
 def test_hdf5_that_claims_too_much_is_truncated_or_cannot_be_read(h5py, tmp_path: Path, monkeypatch) -> None:
-    path = foreign.write_starfish(tmp_path / "s.hdf5", norm=False)
+    path = foreign_grids.write_starfish(tmp_path / "s.hdf5", norm=False)
     data = path.read_bytes()
     with h5py.File(path, "a") as file:
         del file["wl"]
@@ -184,7 +184,7 @@ def test_hdf5_that_claims_too_much_is_truncated_or_cannot_be_read(h5py, tmp_path
 
 
 def test_the_paynes_training_set_comes_in_with_kelvin_and_abundances_relative_to_iron(tmp_path: Path) -> None:
-    grid = import_any(foreign.write_payne(tmp_path / "kurucz_training_spectra.npz"), tmp_path / "g")
+    grid = import_any(foreign_grids.write_payne(tmp_path / "kurucz_training_spectra.npz"), tmp_path / "g")
     assert grid.space.names == ("teff", "logg", "mg_fe", "feh")
     np.testing.assert_array_equal(grid.labels[:, [0, 1, 3]], POINTS)
     np.testing.assert_allclose(grid.labels[:, 2], np.linspace(-0.3, 0.3, 24), atol=1e-9)
@@ -208,7 +208,7 @@ def test_the_paynes_training_set_comes_in_with_kelvin_and_abundances_relative_to
     ],
 )
 def test_odd_training_sets_are_refused(tmp_path: Path, arrays, said: str) -> None:
-    path = foreign.write_payne(tmp_path / "x.npz", **arrays)
+    path = foreign_grids.write_payne(tmp_path / "x.npz", **arrays)
     with pytest.raises(GridError, match=said):
         import_any(path, tmp_path / "g", options=ImportOptions(medium="vacuum"))
 
@@ -219,7 +219,7 @@ def test_an_npz_whose_header_claims_too_much_is_not_loaded(tmp_path: Path) -> No
 
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)})
-    path = foreign.write_payne(tmp_path / "x.npz")
+    path = foreign_grids.write_payne(tmp_path / "x.npz")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("spectra.npy", header.getvalue())
         archive.writestr("labels.npy", header.getvalue())
@@ -238,16 +238,16 @@ def test_a_folder_of_spectra_and_a_table(tmp_path: Path, ending: str) -> None:
         files = []
         for i, flux in enumerate(TRUE):
             files.append(tmp_path / f"s{i}.fits")
-            table = Table({"wavelength": foreign.WINDOW / 10, "flux": flux}, units={"wavelength": "nm"})
+            table = Table({"wavelength": foreign_grids.WINDOW / 10, "flux": flux}, units={"wavelength": "nm"})
             table.write(files[-1])
     else:
-        files = foreign.write_texts(tmp_path, header="wave_vac,flux", ending="csv")
-    foreign.write_table(tmp_path / "labels.csv", files)
+        files = foreign_grids.write_texts(tmp_path, header="wave_vac,flux", ending="csv")
+    foreign_grids.write_table(tmp_path / "labels.csv", files)
     options = ImportOptions(medium="vacuum", resolution=20_000)
     grid = import_any(tmp_path, tmp_path / "out" / "g", options=options)
     np.testing.assert_allclose(grid.flux(), TRUE, rtol=1e-6)
     np.testing.assert_array_equal(grid.labels, POINTS)
-    np.testing.assert_allclose(grid.wavelength, foreign.WINDOW, rtol=1e-9)
+    np.testing.assert_allclose(grid.wavelength, foreign_grids.WINDOW, rtol=1e-9)
     assert (grid.resolution, grid.has_continuum) == (20_000, False)
     assert grid.physics == ()  # sampled twice per resolution element
     if ending == "fits":
@@ -257,13 +257,13 @@ def test_a_folder_of_spectra_and_a_table(tmp_path: Path, ending: str) -> None:
 
 @pytest.mark.parametrize("continuum", [False, True])
 def test_arrays_and_a_table(tmp_path: Path, continuum: bool) -> None:
-    np.save(tmp_path / "wavelength.npy", foreign.WINDOW)
+    np.save(tmp_path / "wavelength.npy", foreign_grids.WINDOW)
     np.save(tmp_path / "flux.npy", (TRUE * CONTINUUM).astype(np.float32))
     if continuum:
         np.save(tmp_path / "continuum.npy", CONTINUUM)
     (tmp_path / "labels.ecsv").write_text(
         "# %ECSV 1.0\n# ---\n# datatype:\n# - {name: teff, unit: K, datatype: float64}\nteff logg feh star\n"
-        + "".join(f"{t} {g} {m} x{i}\n" for i, (t, g, m) in enumerate(foreign.POINTS))
+        + "".join(f"{t} {g} {m} x{i}\n" for i, (t, g, m) in enumerate(foreign_grids.POINTS))
     )
     grid = import_any(tmp_path, tmp_path / "g", options=ImportOptions(medium="air"))
     np.testing.assert_allclose(grid.flux() * grid.continuum(), TRUE * CONTINUUM, rtol=1e-6)
@@ -273,9 +273,9 @@ def test_arrays_and_a_table(tmp_path: Path, continuum: bool) -> None:
 
 
 def test_fluxes_of_an_unknown_unit_are_normalised_and_have_no_continuum(tmp_path: Path) -> None:
-    np.save(tmp_path / "wavelength.npy", foreign.WINDOW)
+    np.save(tmp_path / "wavelength.npy", foreign_grids.WINDOW)
     np.save(tmp_path / "flux.npy", 1e-15 * TRUE * CONTINUUM)
-    foreign.write_table(tmp_path / "labels.csv", None)
+    foreign_grids.write_table(tmp_path / "labels.csv", None)
     grid = import_any(tmp_path, tmp_path / "g", options=ImportOptions(medium="air"))
     assert not grid.has_continuum
     assert grid.provenance["unit"] == "unknown; no continuum is stored"
@@ -283,12 +283,12 @@ def test_fluxes_of_an_unknown_unit_are_normalised_and_have_no_continuum(tmp_path
 
 
 def test_labels_that_do_not_vary_at_all_or_belong_to_two_spectra(tmp_path: Path) -> None:
-    files = foreign.write_texts(tmp_path / "s")
+    files = foreign_grids.write_texts(tmp_path / "s")
     one = np.full(24, 5000.0)
-    table = foreign.write_table(tmp_path / "t.csv", files, teff=one, logg=one / 1000)
+    table = foreign_grids.write_table(tmp_path / "t.csv", files, teff=one, logg=one / 1000)
     with pytest.raises(GridError, match=r"no label varies among the 24 spectra \(teff, logg\)"):
         import_any(tmp_path / "s", tmp_path / "g", options=ImportOptions(labels=table, medium="air"))
-    table = foreign.write_table(tmp_path / "t.csv", files, teff=POINTS[:, 0], logg=POINTS[:, 1])
+    table = foreign_grids.write_table(tmp_path / "t.csv", files, teff=POINTS[:, 0], logg=POINTS[:, 1])
     grid = import_any(tmp_path / "s", tmp_path / "g", options=ImportOptions(labels=table, medium="air"))
     assert len(grid.failures) == 16
     assert grid.failures[0].reason == "1.txt: 0.txt has the same labels; a label that tells them apart is missing"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import foreign
+import foreign_grids
 import numpy as np
 import pytest
 from shell import refuse, run
@@ -20,14 +20,14 @@ from starpayne.importers.surface import check_energy, planck_flux, scale_of
 from starpayne.importers.tables import read_table
 from starpayne.wavelengths import log_grid, sampling_needed
 
-POINTS = np.array(foreign.POINTS)
+POINTS = np.array(foreign_grids.POINTS)
 AIR = {"medium": "air"}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Text spectra and their table."""
-    foreign.write_table(tmp_path / "s" / "labels.csv", foreign.write_texts(tmp_path / "s"))
+    foreign_grids.write_table(tmp_path / "s" / "labels.csv", foreign_grids.write_texts(tmp_path / "s"))
     return tmp_path / "s"
 
 
@@ -38,14 +38,17 @@ def test_spectra_are_resampled_where_it_is_asked_for(folder: Path, tmp_path: Pat
     grid = import_any(folder, tmp_path / "g", options=ImportOptions(low=5005, high=5055, sampling=60_000, **AIR))
     np.testing.assert_allclose(grid.wavelength, log_grid(5005, 5055, 60_000))
     assert (grid.sampling, grid.provenance["resampled"]) == (pytest.approx(60_000), "onto λ/Δλ = 60000")
-    true = [foreign.normalised(grid.wavelength, p) for p in foreign.POINTS]
+    true = [foreign_grids.normalised(grid.wavelength, p) for p in foreign_grids.POINTS]
     np.testing.assert_allclose(grid.flux(), true, atol=2e-3)
 
 
 def test_wavelengths_that_differ_are_refused_and_resampled(folder: Path, tmp_path: Path) -> None:
     for i in range(1, 24, 2):
         wavelength = log_grid(4999.0 - 0.1 * i, 5061.0, 45_000)
-        np.savetxt(folder / f"{i}.txt", np.stack([wavelength, foreign.normalised(wavelength, foreign.POINTS[i])], 1))
+        np.savetxt(
+            folder / f"{i}.txt",
+            np.stack([wavelength, foreign_grids.normalised(wavelength, foreign_grids.POINTS[i])], 1),
+        )
     with pytest.raises(
         GridError, match=r"wavelengths are not those of the other spectra; --sampling 40000 would resample"
     ):
@@ -53,7 +56,7 @@ def test_wavelengths_that_differ_are_refused_and_resampled(folder: Path, tmp_pat
     assert not list(tmp_path.glob("g*"))
     grid = import_any(folder, tmp_path / "g", options=ImportOptions(low=5001, high=5058, sampling=40_000, **AIR))
     assert not grid.failures
-    true = [foreign.normalised(grid.wavelength, p) for p in foreign.POINTS]
+    true = [foreign_grids.normalised(grid.wavelength, p) for p in foreign_grids.POINTS]
     np.testing.assert_allclose(grid.flux(), true, atol=2e-3)
 
 
@@ -174,9 +177,12 @@ def test_text_that_unpacks_without_end_or_has_other_columns_fails_its_row(
 def test_formats_are_recognised_named_and_listed_in_the_help(folder: Path, write_folder, tmp_path: Path) -> None:
     assert recognise(folder).name == "spectra"
     assert recognise(write_folder()).name == "folder"
-    assert recognise(foreign.write_payne(tmp_path / "p.npz")).name == "payne-training"
+    assert recognise(foreign_grids.write_payne(tmp_path / "p.npz")).name == "payne-training"
     assert ", ".join(known.name for known in FORMATS) == HELP
-    with pytest.raises(GridError, match=r"format 'phenix' is not known; did you mean 'phoenix'\? \(formats: folder,"):
+    with pytest.raises(
+        GridError,
+        match=r"format 'phenix' is not known; did you mean 'phoenix'\? \(formats: payne-network, aet, folder,",
+    ):
         import_any(folder, tmp_path / "g", format="phenix")
     with pytest.raises(GridError, match="no file or folder at"):
         import_any(tmp_path / "nowhere", tmp_path / "g", format="phoenix")

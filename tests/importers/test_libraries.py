@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import foreign
+import foreign_grids
 import numpy as np
 import pytest
 import toy
@@ -16,13 +16,13 @@ from starpayne.importers import ImportOptions, import_any
 from starpayne.training import TrainingData, train
 
 WINDOW = ImportOptions(low=5000.0, high=5060.0)
-POINTS = np.array(foreign.POINTS)
+POINTS = np.array(foreign_grids.POINTS)
 
 
 def true_flux(grid) -> tuple[np.ndarray, np.ndarray]:
     """Surface flux and continuum (n, m) that the spectra of a grid were made of."""
     columns = [grid.space.names.index(name) for name in ("teff", "logg", "feh")]
-    parts = [foreign.surface_flux(grid.wavelength, point) for point in grid.labels[:, columns]]
+    parts = [foreign_grids.surface_flux(grid.wavelength, point) for point in grid.labels[:, columns]]
     flux, continuum = (np.array(x) for x in zip(*parts, strict=True))
     return flux, continuum
 
@@ -33,7 +33,7 @@ def true_flux(grid) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def phoenix_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phoenix") / "PHOENIX"
-    foreign.write_phoenix(folder)
+    foreign_grids.write_phoenix(folder)
     return folder
 
 
@@ -45,9 +45,9 @@ def phoenix_copy(phoenix_files: Path, tmp_path: Path) -> Path:
 def test_phoenix_comes_in_with_surface_fluxes_per_angstrom(phoenix_files: Path, tmp_path: Path) -> None:
     grid = import_any(phoenix_files, tmp_path / "g", options=WINDOW)
     assert (grid.space.names, grid.medium, grid.resolution) == (("teff", "logg", "feh"), "vacuum", None)
-    assert sorted(map(tuple, grid.labels)) == sorted(foreign.POINTS)
+    assert sorted(map(tuple, grid.labels)) == sorted(foreign_grids.POINTS)
     assert [(x.low, x.high, x.unit) for x in grid.space.labels[:1]] == [(5000, 6500, "K")]
-    np.testing.assert_allclose(grid.wavelength, foreign.WINDOW)
+    np.testing.assert_allclose(grid.wavelength, foreign_grids.WINDOW)
     assert grid.sampling == pytest.approx(40_000)
     # flux × pseudo-continuum is the file's flux, to the rounding of float32.
     flux, continuum = true_flux(grid)
@@ -75,7 +75,7 @@ def test_a_model_is_trained_on_what_came_in(phoenix_files: Path, tmp_path: Path)
     model = train(TrainingData.from_grid(grid), toy.recipe("payne", steps=60), tmp_path / "m")
     assert model.emulator.domain.physics == ("lte", "undersampled", "pseudo_continuum")
     predicted = model.emulator.predict({"teff": 5800, "logg": 4.4, "feh": 0.0})
-    truth = foreign.normalised(foreign.WINDOW, (5800, 4.4, 0.0))
+    truth = foreign_grids.normalised(foreign_grids.WINDOW, (5800, 4.4, 0.0))
     assert np.mean(np.abs(predicted.flux - truth)) < np.mean(np.abs(1 - truth))
 
 
@@ -128,7 +128,7 @@ def test_phoenix_without_wavelengths_or_in_air_is_refused(phoenix_copy: Path, tm
 
 
 def test_bosz_2024_is_four_pi_times_the_eddington_flux(tmp_path: Path) -> None:
-    foreign.write_bosz_2024(tmp_path / "bosz" / "r10000" / "m", tmp_path / "bosz" / "wavelength_grids")
+    foreign_grids.write_bosz_2024(tmp_path / "bosz" / "r10000" / "m", tmp_path / "bosz" / "wavelength_grids")
     grid = import_any(tmp_path / "bosz" / "r10000" / "m", tmp_path / "g", options=WINDOW)
     flux, continuum = true_flux(grid)
     np.testing.assert_allclose(grid.continuum(), continuum, rtol=2e-6)
@@ -140,7 +140,7 @@ def test_bosz_2024_is_four_pi_times_the_eddington_flux(tmp_path: Path) -> None:
 
 
 def test_bosz_2024_that_is_not_resampled_has_its_own_wavelengths(tmp_path: Path) -> None:
-    foreign.write_bosz_2024(tmp_path / "bosz", tmp_path / "bosz", "orig")
+    foreign_grids.write_bosz_2024(tmp_path / "bosz", tmp_path / "bosz", "orig")
     grid = import_any(tmp_path / "bosz", tmp_path / "g", options=WINDOW)
     np.testing.assert_allclose(grid.continuum(), true_flux(grid)[1], rtol=1e-4)
     assert grid.resolution is None
@@ -148,7 +148,7 @@ def test_bosz_2024_that_is_not_resampled_has_its_own_wavelengths(tmp_path: Path)
 
 @pytest.mark.parametrize("ascii", [False, True])
 def test_bosz_2017_is_pi_times_the_surface_brightness(tmp_path: Path, ascii: bool) -> None:
-    foreign.write_bosz_2017(tmp_path / "bosz", ascii)
+    foreign_grids.write_bosz_2017(tmp_path / "bosz", ascii)
     grid = import_any(tmp_path / "bosz", tmp_path / "g", options=WINDOW)
     flux, continuum = true_flux(grid)
     np.testing.assert_allclose(grid.continuum(), continuum, rtol=1e-5)
@@ -161,7 +161,7 @@ def test_bosz_2017_is_pi_times_the_surface_brightness(tmp_path: Path, ascii: boo
 def test_bosz_with_a_short_file_and_without_wavelengths(tmp_path: Path) -> None:
     import gzip
 
-    files = foreign.write_bosz_2024(tmp_path / "bosz", tmp_path / "bosz")
+    files = foreign_grids.write_bosz_2024(tmp_path / "bosz", tmp_path / "bosz")
     with gzip.open(files[3], "wt") as file:
         np.savetxt(file, np.ones((10, 2)))
     files[4].write_bytes(files[4].read_bytes()[:2000])
@@ -175,7 +175,7 @@ def test_bosz_with_a_short_file_and_without_wavelengths(tmp_path: Path) -> None:
 
 
 def test_two_resolutions_of_bosz_are_not_mixed(tmp_path: Path) -> None:
-    files = foreign.write_bosz_2017(tmp_path / "bosz")
+    files = foreign_grids.write_bosz_2017(tmp_path / "bosz")
     files[0].rename(files[0].with_name(files[0].name.replace("b5000", "b10000")))
     with pytest.raises(GridError, match="mixes spectra of resolution 5000, 10000; import one of them at a time"):
         import_any(tmp_path / "bosz", tmp_path / "g")
@@ -184,7 +184,7 @@ def test_two_resolutions_of_bosz_are_not_mixed(tmp_path: Path) -> None:
 def test_a_table_without_a_column_of_bosz_fails_its_row(tmp_path: Path) -> None:
     from astropy.table import Table
 
-    files = foreign.write_bosz_2017(tmp_path / "bosz")
+    files = foreign_grids.write_bosz_2017(tmp_path / "bosz")
     table = Table.read(files[0])
     table.remove_column("Continuum")
     table.write(files[0], overwrite=True)

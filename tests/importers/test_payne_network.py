@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foreign import HIGH, LABELS, LOW, NAMES, WAVE, payne_arrays, payne_flux
+from foreign_networks import HIGH, LABELS, LOW, NAMES, WAVE, payne_arrays, payne_flux
 from shell import run
 
 from starpayne import bundle

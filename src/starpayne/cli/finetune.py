@@ -24,7 +24,6 @@ from starpayne.cli.values import SOLAR_SCALED
 from starpayne.errors import LabelError, RecipeError
 
 if TYPE_CHECKING:
-    from starpayne import bundle
     from starpayne.bundle import Model
     from starpayne.grid import Grid
     from starpayne.training import FineTuning
@@ -82,6 +81,7 @@ def finetune(
 
     Example: starpayne finetune base.model new.zarr --plan --goal 0.002
     """
+    from starpayne import bundle
     from starpayne.grid import Grid
     from starpayne.sharing import hub_address
     from starpayne.training import FineTuning
