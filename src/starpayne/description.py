@@ -17,6 +17,16 @@ CITE = {
 }
 """Whom to cite for an architecture that others have invented."""
 
+CITE_SOURCE = {
+    "PySME": "Wehrhahn et al. 2023, A&A 671, A171 (PySME)",
+    "Turbospectrum": "Plez 2012, ascl:1205.004 (Turbospectrum)",
+    "Gaia-ESO": "Heiter et al. 2021, A&A 645, A106 (Gaia-ESO lines)",
+    "PHOENIX": "Husser et al. 2013, A&A 553, A6 (PHOENIX library)",
+    "BOSZ": "Bohlin et al. 2017, AJ 153, 234, or Mészáros et al. 2024, A&A 688, A197 (BOSZ)",
+    "Korg": "Wheeler et al. 2023, AJ 165, 68 (Korg)",
+}
+"""Whom to cite for what the grid was made with, by words that its provenance has."""
+
 LIMITS = {
     "no_molecules": "no molecular lines: predictions below 5000 K are flagged",
     "lte": "lines in local thermodynamic equilibrium",
@@ -25,7 +35,7 @@ LIMITS = {
 }
 """What a physics flag means to those who use a model."""
 
-SOURCE = ("engine", "versions", "line_list", "lines", "atmosphere", "abundances", "licence")
+SOURCE = ("engine", "versions", "line_list", "lines", "atmosphere", "abundances")
 """What of a grid's provenance is said."""
 
 
@@ -56,7 +66,8 @@ def describe_model(model: Model) -> dict[str, Any]:
         "imported": dict(training.get("imported", {})),
         "validation": dict(model.validation),
         "fits_with_emulator_error": model.residuals is not None,
-        "cite": [c for c in (CITE.get(emulator.architecture),) if c],
+        "licence": training.get("licence") or dict(source.get("provenance", {})).get("licence"),
+        "cite": [c for c in (CITE.get(emulator.architecture),) if c] + _cite_source(source.get("provenance")),
     }  # fmt: skip
 
 
@@ -80,6 +91,8 @@ def describe_grid(grid: Grid) -> dict[str, Any]:
         },
         "gives": ["flux"] + ["continuum"] * grid.has_continuum + ["intensity"] * grid.has_intensity,
         "physics": list(grid.physics),
+        "licence": grid.provenance.get("licence"),
+        "cite": _cite_source(grid.provenance),
         "source": _source(grid.provenance),
     }  # fmt: skip
 
@@ -121,8 +134,19 @@ def as_text(facts: Mapping[str, Any]) -> str:
                  "validation spectra"
                  + ("; known by wavelength to fits" if facts["fits_with_emulator_error"] else ""))
             )  # fmt: skip
-        lines.append(("cite", "; ".join(facts["cite"])))
+    lines.append(("licence", facts["licence"] or "not stated: ask its authors before you use or share it"))
+    lines += [("cite" if i == 0 else "", paper) for i, paper in enumerate(facts["cite"])]
     return "\n".join(f"{name:<13}{text}" for name, text in lines if text)
+
+
+def _cite_source(provenance: Any) -> list[str]:
+    stated = dict(provenance or {})
+    # Gaia-ESO's lines come with Turbospectrum: a code is cited where it made the spectra.
+    codes = f"{stated.get('engine')} {stated.get('library')}".lower()
+    lines = f"{stated.get('line_list')} {stated.get('lines')}".lower()
+    return [
+        paper for word, paper in CITE_SOURCE.items() if word.lower() in (lines if word == "Gaia-ESO" else codes)
+    ]
 
 
 def _labels(space: LabelSpace) -> dict[str, Any]:

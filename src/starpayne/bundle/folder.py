@@ -42,8 +42,8 @@ def save(model: Model, path: str | Path, overwrite: bool = False, precision: str
         model: the model.
         path: the folder to make.
         overwrite: replace what is there.
-        precision: "float32", or "bfloat16" for weights rounded to 8 significant bits, which take half the space; what
-            is computed with them is float32 in either case.
+        precision: "float32", or "bfloat16" for weights rounded to 8 significant bits, which take half the space (but
+            for the scaling of the output); what is computed with them is float32 in either case.
 
     Raises:
         OutputExistsError: if the path exists and ``overwrite`` is not set.
@@ -57,7 +57,9 @@ def save(model: Model, path: str | Path, overwrite: bool = False, precision: str
     emulator = model.emulator
     arrays = named_arrays(emulator)
     if precision == "bfloat16":
-        arrays = {name: leaf.astype(jax.numpy.bfloat16) for name, leaf in arrays.items()}
+        # Not the scaling of the output: 8 bits of the mean flux would be an offset of every spectrum.
+        kept = ("center", "width")
+        arrays = {n: leaf if n in kept else leaf.astype(jax.numpy.bfloat16) for n, leaf in arrays.items()}
         # The fingerprint is that of the model that will be read.
         emulator = replace_arrays(emulator, [leaf.astype(jax.numpy.float32) for leaf in arrays.values()])
     weights = serialised(arrays, model.residuals)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,8 @@ def model_card(model: Model, found: Verification, publication: Publication, figu
         figure: whether the error figure lies beside it.
     """
     facts = describe_model(model)
+    if publication.licence is None and facts["licence"]:
+        publication = replace(publication, licence=str(facts["licence"]))
     space = model.emulator.space
     star = dict(zip(space.names, map(float, space.from_cube(np.full(len(space), 0.5))), strict=True))
     parts = [
