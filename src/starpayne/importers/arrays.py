@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from starpayne.errors import GridError
+from starpayne.files import NUMPY_PROBLEMS
 from starpayne.importers.formats import ForeignGrid, ForeignSpectrum, Format, ImportOptions, stated_medium
 from starpayne.importers.tables import labels_by_row, table_beside
 
@@ -58,7 +59,7 @@ def mapped(path: Path, dimensions: int) -> np.ndarray:
         raise GridError(f"{path} is missing")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except NUMPY_PROBLEMS as error:
         raise GridError(f"{path} cannot be read: {error}") from error
     if not isinstance(array, np.ndarray) or array.ndim != dimensions or array.dtype.kind not in "fiu":
         raise GridError(f"{path} is no array of numbers with {dimensions} dimensions")

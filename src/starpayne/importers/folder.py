@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from starpayne.errors import GridError, StarpayneError
-from starpayne.files import read_json
+from starpayne.files import NUMPY_PROBLEMS, read_json
 from starpayne.grid import Grid, Split
 from starpayne.importers.building import build_grid
 from starpayne.importers.formats import ForeignGrid, ForeignSpectrum, Format, ImportOptions
@@ -122,7 +120,7 @@ def _array(source: Path, name: str, key: str | None = None) -> np.ndarray:
     try:
         loaded = np.load(path, allow_pickle=False)
         return loaded if isinstance(loaded, np.ndarray) else loaded[key or loaded.files[0]]
-    except (ValueError, OSError, EOFError, KeyError, IndexError, BadZipFile, zlib.error) as error:
+    except NUMPY_PROBLEMS as error:
         raise GridError(f"{path} cannot be read: {error}") from error
 
 

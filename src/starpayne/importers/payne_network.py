@@ -15,6 +15,7 @@ from starpayne.bundle import Model
 from starpayne.emulators import Payne
 from starpayne.emulators.layers import check_activation
 from starpayne.errors import BundleError
+from starpayne.files import NUMPY_PROBLEMS
 from starpayne.importers.foreign_labels import label_space
 from starpayne.importers.foreign_networks import (
     Layers,
@@ -52,7 +53,7 @@ def recognises(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return {f"{key}.npy" for key in KEYS[:2]} <= set(archive.namelist())
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+    except NUMPY_PROBLEMS:
         return False
 
 

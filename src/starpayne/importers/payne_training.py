@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from starpayne.errors import GridError
+from starpayne.files import NUMPY_PROBLEMS
 from starpayne.importers.formats import ForeignGrid, ForeignSpectrum, Format, ImportOptions, stated_medium
 from starpayne.importers.names import canonical_labels
+from starpayne.importers.payne_network import APOGEE_LABELS
 from starpayne.importers.tables import labels_by_row, read_table
-
-APOGEE_LABELS = (
-    "teff", "logg", "vmic", "c_h", "n_h", "o_h", "na_h", "mg_h", "al_h", "si_h", "p_h", "s_h", "k_h", "ca_h", "ti_h",
-    "v_h", "cr_h", "mn_h", "feh", "co_h", "ni_h", "cu_h", "ge_h", "c12_c13", "vmac",
-)  # fmt: skip
-"""The 25 labels of kurucz_training_spectra.npz, in their order; Teff is in 1000 K."""
 
 WAVELENGTHS = ("apogee_wavelength.npz", "wavelength.npz")
 MAX_BYTES = 4 * 2**30
@@ -114,7 +109,7 @@ def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
                     )
                     shape, _, dtype = reader(file)
                     found[name.removesuffix(".npy")] = (shape, dtype)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):
+    except NUMPY_PROBLEMS:
         return found
     return found
 
@@ -134,7 +129,7 @@ def _array(path: Path, name: str, shapes: Mapping[str, tuple], dimensions: int) 
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return arrays[name]
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except NUMPY_PROBLEMS as error:
         raise GridError(f"{path.name}: {name} cannot be read ({type(error).__name__}: {error})") from error
 
 

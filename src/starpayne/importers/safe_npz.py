@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from starpayne.errors import BundleError
+from starpayne.files import NUMPY_PROBLEMS
 
 MAX_BYTES = 2**30
 """Largest array of a network that is read: the published ones have a few million weights."""
@@ -46,7 +46,7 @@ def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.
                 with archive.open(entries[name]) as file:
                     found[name] = _array(file, entries[name].file_size, f"{path}: {name}")
         return found
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+    except NUMPY_PROBLEMS as error:
         if isinstance(error, BundleError):
             raise
         raise BundleError(f"{path} cannot be read: {error}") from error
