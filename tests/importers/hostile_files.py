@@ -40,6 +40,24 @@ def inside(write: Callable[[Path], object], name: str = "") -> Callable[[Path], 
     return made
 
 
+def plain_fits(folder: Path) -> Path:
+    from astropy.io import fits
+    from astropy.table import Table
+
+    files = []
+    for i, point in enumerate(foreign_grids.POINTS):
+        flux = foreign_grids.normalised(foreign_grids.WINDOW, point)
+        files.append(folder / f"{i}.fits")
+        if i % 2:
+            Table({"wavelength": foreign_grids.WINDOW, "flux": flux}).write(files[-1])
+        else:
+            step = np.diff(foreign_grids.WINDOW)[0]
+            header = fits.Header({"CRVAL1": foreign_grids.WINDOW[0], "CDELT1": step, "CRPIX1": 1.0})
+            fits.PrimaryHDU(flux.astype(">f4"), header).writeto(files[-1])
+    foreign_grids.write_table(folder / "labels.csv", files)
+    return folder
+
+
 SOURCES: dict[str, Callable[[Path], Path]] = {
     "phoenix": inside(foreign_grids.write_phoenix),
     "bosz": inside(lambda p: foreign_grids.write_bosz_2024(p, p)),
@@ -48,10 +66,11 @@ SOURCES: dict[str, Callable[[Path], Path]] = {
     "korg": inside(foreign_grids.write_korg_hdf5, "korg.h5"),
     "payne-training": inside(foreign_grids.write_payne, "training.npz"),
     "payne-network": payne_network,
+    "spectra": plain_fits,
 }
 OPTIONS = {
-    name: ImportOptions(medium="vacuum", names=foreign_networks.NAMES) if name == "payne-network" else ImportOptions()
-    for name in SOURCES
+    "payne-network": ImportOptions(medium="vacuum", names=foreign_networks.NAMES),
+    "spectra": ImportOptions(medium="air", sampling=20_000),
 }
 
 
@@ -75,7 +94,13 @@ def any_bytes_of_any_file_may_be_others(
     file.write_bytes(bytes(whole[:position] if cut else whole))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        import_any(work / STARTS[name], SCRATCH / "out", options=OPTIONS[name], overwrite=True, format=name)
+        import_any(
+            work / STARTS[name],
+            SCRATCH / f"out-{name}",
+            options=OPTIONS.get(name, ImportOptions()),
+            overwrite=True,
+            format=name,
+        )
     except StarpayneError as error:
         if len(str(error)) > 3000:
             raise AssertionError(f"not one sentence: {error}") from error
@@ -92,6 +117,12 @@ if __name__ == "__main__":
         folder = SCRATCH / key
         folder.mkdir(parents=True)
         STARTS[key] = write(folder).relative_to(folder)
-        import_any(folder / STARTS[key], SCRATCH / "out", options=OPTIONS[key], overwrite=True, format=key)
+        import_any(
+            folder / STARTS[key],
+            SCRATCH / f"out-{key}",
+            options=OPTIONS.get(key, ImportOptions()),
+            overwrite=True,
+            format=key,
+        )
     any_bytes_of_any_file_may_be_others()
     print("refused or imported")

@@ -12,8 +12,6 @@ from jaxtyping import Float64
 
 from starpayne.errors import GridError
 
-_PROBLEMS = (OSError, TypeError, ValueError, IndexError, KeyError, AttributeError, EOFError)
-
 
 def is_fits(path: Path) -> bool:
     """Return whether a file begins as FITS files do."""
@@ -38,7 +36,7 @@ def read_header(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             header = fits.getheader(path, 0)
             return {str(key): header[key] for key in header if key not in ("", "COMMENT", "HISTORY")}
-    except _PROBLEMS as error:
+    except Exception as error:  # astropy raises whatever a damaged header leads it to
         raise GridError(f"{path.name} is a damaged FITS file: {_line(error)}") from error
 
 
@@ -88,7 +86,7 @@ def _read(path: Path, choose: Any) -> Any:
                 return np.asarray(data)
     except GridError:
         raise
-    except _PROBLEMS as error:
+    except Exception as error:  # astropy raises whatever a damaged header leads it to
         raise GridError(f"{path.name} is a damaged FITS file: {_line(error)}") from error
 
 
