@@ -98,7 +98,7 @@ def refuse_foreign(path: Path, *signs: str) -> None:
     ``--out . --overwrite`` must not delete a home directory.
     """
     if path.is_dir() and any(path.iterdir()) and not any((path / sign).exists() for sign in signs):
-        without = f"neither {' nor '.join(signs)}" if len(signs) > 1 else f"no {signs[0]}"
+        without = f"neither {' nor '.join(signs)}" if len(signs) > 1 else f"no {''.join(signs)}"
         raise OutputExistsError(
             f"{path} holds {without}, so it is no earlier output; delete it yourself, or give another path"
         )

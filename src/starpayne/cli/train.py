@@ -32,6 +32,10 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Updates, instead of the recipe's.", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed, instead of the recipe's.", min=0)] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Devices that share every batch; by default all of this machine.", min=1),
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
@@ -53,7 +57,7 @@ def train(
     data = TrainingData.from_grid(Grid.open(grid), n_train, chosen.channels, name=grid.name, quantity=chosen.quantity)
     with progress_bar(f"training {chosen.emulator}") as bar:
         model = run(
-            data, chosen, out, overwrite=overwrite,
+            data, chosen, out, overwrite=overwrite, devices=devices,
             progress=lambda step, total, facts: bar(step, total, training_note(facts)),
         )  # fmt: skip
     n_spectra, what = len(data.split["train"]), QUANTITIES[chosen.quantity]

@@ -27,6 +27,7 @@ from starpayne.training.build import build, channel_scale
 from starpayne.training.checkpoint import STATE, read_arrays, read_facts, write_checkpoint
 from starpayne.training.closed_form import solve_and_save
 from starpayne.training.data import TrainingData
+from starpayne.training.devices import on_all, shared_by
 from starpayne.training.optimizer import make_optimizer, trainable
 from starpayne.training.recipe import Recipe
 from starpayne.training.result import validated_model
@@ -55,6 +56,7 @@ def train(
     *,
     progress: Progress | None = None,
     overwrite: bool = False,
+    devices: int | None = None,
 ) -> bundle.Model:
     """Train an emulator and write its model folder; run again after an interruption, it goes on where it stopped.
 
@@ -66,6 +68,7 @@ def train(
             finished there, its model is returned.
         progress: called as ``progress(step, steps, {"loss": …, "validation_mae": …})``.
         overwrite: replace what another training left at the path.
+        devices: at most so many of the machine's devices share every batch; by default as many as divide it.
 
     Raises:
         OutputExistsError: the path holds something else.
@@ -91,14 +94,15 @@ def train(
         )
     if recipe.closed_form:
         return solve_and_save(data, recipe, path, identity, progress)
-    return _iterate(data, recipe, path, identity, progress)
+    return _iterate(data, recipe, path, identity, progress, devices)
 
 
 def _iterate(
-    data: TrainingData, recipe: Recipe, path: Path, identity: Mapping[str, Any], progress: Progress | None
-) -> bundle.Model:
+    data: TrainingData, recipe: Recipe, path: Path, identity: Mapping[str, Any], progress: Progress | None,
+    devices: int | None,
+) -> bundle.Model:  # fmt: skip
     """Train by gradients, from the checkpoint if there is one."""
-    run = Run.whole(data, recipe, build(data, recipe))
+    run = Run.whole(data, recipe, build(data, recipe), devices)
     model = iterate(run, path, identity, progress)
     bundle.save(model, path, overwrite=True)
     return model
@@ -197,21 +201,24 @@ class Run:
         weights: Any,
         assembly: Assembly,
         optimizer: optax.GradientTransformation | None = None,
+        devices: int | None = None,
     ) -> None:
         self.data, self.recipe, self.assembly = data, recipe, assembly
         emulator = assembly(weights)
         self.optimizer = optimizer or make_optimizer(recipe, emulator)
-        self.initial = State(weights, weights, self.optimizer.init(weights), weights, jnp.asarray(jnp.inf))
         self.batch = min(recipe.batch_spectra, len(data.labels))
+        self.mesh = shared_by(self.batch, devices)
+        initial = State(weights, weights, self.optimizer.init(weights), weights, jnp.asarray(jnp.inf))
+        self.initial = on_all(initial, self.mesh)
         n_wavelength = len(data.wavelength)
         any_wavelength = not isinstance(emulator, FixedGridEmulator)
         self.subset = recipe.batch_wavelengths if any_wavelength and recipe.batch_wavelengths < n_wavelength else 0
-        self.bound = emulator.bind(data.wavelength)
+        self.bound = on_all(emulator.bind(data.wavelength), self.mesh)
         # A call ends at every validation, and at least every 50 steps for progress, checkpoints and Ctrl-C.
         self.steps_per_call = max(k for k in range(1, 51) if recipe.validate_every % k == 0)
         self.scale = jnp.asarray(channel_scale(data))
-        self.labels = jnp.asarray(data.labels, jnp.float32)
-        self.targets = jnp.asarray(data.targets)
+        self.labels = on_all(jnp.asarray(data.labels, jnp.float32), self.mesh)
+        self.targets = on_all(jnp.asarray(data.targets), self.mesh)
         self._permutation: tuple[int, np.ndarray] | None = None
         self.selected_rows = _evenly(len(data.validation_labels), SELECTION_SPECTRA)
         self.selected_columns = _evenly(n_wavelength, SELECTION_WAVELENGTHS)
@@ -220,10 +227,10 @@ class Run:
         return step % self.recipe.validate_every == 0 or step == self.recipe.steps
 
     @classmethod
-    def whole(cls, data: TrainingData, recipe: Recipe, emulator: Emulator) -> Run:
+    def whole(cls, data: TrainingData, recipe: Recipe, emulator: Emulator, devices: int | None = None) -> Run:
         """A training of all weights of an emulator."""
         weights, fixed = eqx.partition(emulator, trainable(emulator))
-        return cls(data, recipe, weights, Assembly(fixed))
+        return cls(data, recipe, weights, Assembly(fixed), devices=devices)
 
     # -- what a step sees -----------------------------------------------------------------------------------
 
@@ -256,6 +263,7 @@ class Run:
         state, losses = take_steps(
             state, self.assembly, self.bound, self.optimizer, self.recipe, self.scale, self.labels, self.targets,
             jnp.asarray(rows), None if columns is None else jnp.asarray(columns), jnp.arange(start, stop),
+            self.mesh,
         )  # fmt: skip
         return state, float(jnp.mean(losses))
 

@@ -8,9 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from starpayne.emulators import BoundEmulator, Emulator
+from starpayne.training.devices import in_parts
 from starpayne.training.optimizer import loss_of
 from starpayne.training.recipe import Recipe
 
@@ -47,6 +49,7 @@ def take_steps(
     rows: Int[Array, "steps batch"],
     columns: Int[Array, "steps subset"] | None,
     numbers: Int[Array, " steps"],
+    mesh: Mesh | None = None,
 ) -> tuple[State, Float[Array, " steps"]]:
     def loss(weights: Any, x: Array, y: Array, column: Array | None) -> Array:
         predict = bound.at(assembly(weights).with_products(recipe.precision), column)
@@ -55,7 +58,9 @@ def take_steps(
     def value_and_gradient(weights: Any, x: Array, y: Array, column: Array | None) -> tuple[Array, Any]:
         # A batch in pieces whose activations stay in the caches: the mean loss is the mean over equal pieces. On two
         # cores a step of 64×4 (4,096 rows) takes 4 % less processor time, of 128×8 14 %, with the wide gradients.
-        pieces = pieces_of(len(x), bound.at(assembly(weights), column).spectra_at_once)
+        x, y = in_parts(x, mesh), in_parts(y, mesh)
+        on_each = len(x) // (1 if mesh is None else mesh.size)
+        pieces = pieces_of(on_each, bound.at(assembly(weights), column).spectra_at_once)
         if pieces == 1:
             return jax.value_and_grad(loss)(weights, x, y, column)
 
@@ -64,7 +69,7 @@ def take_steps(
             return jax.tree_util.tree_map(lambda a, b: a + b / pieces, total, part), None
 
         zero = (jnp.zeros(()), jax.tree_util.tree_map(jnp.zeros_like, weights))
-        split = (x.reshape(pieces, -1, *x.shape[1:]), y.reshape(pieces, -1, *y.shape[1:]))
+        split = (_cut(x, pieces, mesh), _cut(y, pieces, mesh))
         return jax.lax.scan(add, zero, split)[0]
 
     def step(carry: State, index: tuple[Array, Array | None, Array]) -> tuple[State, Array]:
@@ -80,6 +85,13 @@ def take_steps(
         return carry._replace(weights=weights, average=average, optimizer=optimizer_state), value
 
     return jax.lax.scan(step, state, (rows, columns, numbers))
+
+
+def _cut(x: Array, pieces: int, mesh: Mesh | None) -> Array:
+    """Return (batch, …) as (pieces, batch / pieces, …), every piece with an equal part of each device's spectra."""
+    if mesh is None:
+        return x.reshape(pieces, -1, *x.shape[1:])
+    return jnp.swapaxes(x.reshape(-1, pieces, *x.shape[1:]), 0, 1)
 
 
 def pieces_of(batch: int, most: int | None) -> int:
