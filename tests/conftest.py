@@ -48,7 +48,10 @@ def _flags() -> str:
 if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = _flags()
 
-import toy  # noqa: E402  (imports starpayne, so it must come after the hook)
+# They import starpayne, so they must come after the hook.
+import toy  # noqa: E402
+
+from starpayne.importing import import_folder  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,6 +70,12 @@ def data_folder() -> Path:
     if not Path(named).is_dir():
         pytest.skip(f"STARPAYNE_DATA = {named} is not a folder")
     return Path(named)
+
+
+@pytest.fixture(scope="session")
+def korg_grid(data_folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The shared grid of real spectra that is quick to train on."""
+    return import_folder(data_folder / "korg_flux", tmp_path_factory.mktemp("grid") / "korg.zarr")
 
 
 @pytest.fixture(scope="session")
