@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -62,6 +63,16 @@ def test_errors_are_as_large_as_they_say(with_residuals: Model, observe: Observe
     assert np.all(np.abs(drawn.mean(axis=0)) < 0.75)
     assert np.all(drawn.std(axis=0) < 1.45)
     assert np.all(drawn.std(axis=0) > 0.55)
+
+
+def test_a_star_after_another_compiles_nothing(
+    result: FitResult, star_model: Model, observe: Observe, caplog: pytest.LogCaptureFixture
+) -> None:
+    spectrum = observe(rv=31.0)
+    with jax.log_compiles():
+        again = fit(spectrum, star_model, RESOLUTION)
+    assert [record.getMessage() for record in caplog.records if "ompil" in record.getMessage()] == []
+    assert again.labels == result.labels
 
 
 def test_emulator_error_widens_the_errors(star_model: Model, with_residuals: Model, observe: Observe) -> None:
