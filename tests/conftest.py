@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +18,17 @@ from jaxtyping import install_import_hook
 # Every test run checks array shapes and types of the whole package; users do not pay for it.
 install_import_hook("starpayne", "typechecking.check")
 
-# Many tests compile the same function again (a resumed training, a subprocess): they find it here, this run only.
-_COMPILED = tempfile.mkdtemp(prefix="starpayne-compiled-")
-atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED)
+# Threads of the linear algebra spin while they wait, which takes time from the other processes of ``pytest -n``. It is
+# read where NumPy is loaded: by those processes, and by all that tests start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# Many tests compile the same function again (a resumed training, a subprocess, the other processes of ``pytest -n``,
+# which inherit the environment of the first): they find it here, this run only.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="starpayne-compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-# Tiny models compile for longer than they run: optimising their functions would take half as long again.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # Whatever a test does, it meets neither the real hub nor the user's cache or token.
 _HUB = tempfile.mkdtemp(prefix="starpayne-hub-")
@@ -34,7 +39,28 @@ os.environ |= {"HF_HOME": _HUB, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DIS
 os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
-import toy  # noqa: E402  (imports starpayne, so it must come after the hook)
+
+def _flags() -> str:
+    """Return flags with which XLA compiles in half the time: tiny models compile for longer than they run.
+
+    Nothing is optimised, and kernels are written in the older way, which sets up less for each function. An XLA that
+    does not know a flag ends its process, so another one is asked first whether it does.
+    """
+    plain = "--xla_backend_optimization_level=0"
+    quick = f"{plain} --xla_cpu_use_fusion_emitters=false"
+    asked = subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"], env={**os.environ, "XLA_FLAGS": quick}, capture_output=True
+    )
+    return plain if asked.returncode else quick
+
+
+if "XLA_FLAGS" not in os.environ:
+    os.environ["XLA_FLAGS"] = _flags()
+
+# They import starpayne, so they must come after the hook.
+import toy  # noqa: E402
+
+from starpayne.importers import import_folder  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,6 +79,12 @@ def data_folder() -> Path:
     if not Path(named).is_dir():
         pytest.skip(f"STARPAYNE_DATA = {named} is not a folder")
     return Path(named)
+
+
+@pytest.fixture(scope="session")
+def korg_grid(data_folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The shared grid of real spectra that is quick to train on."""
+    return import_folder(data_folder / "korg_flux", tmp_path_factory.mktemp("grid") / "korg.zarr")
 
 
 @pytest.fixture(scope="session")

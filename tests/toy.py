@@ -170,6 +170,11 @@ def train_model(emulator: str, path: Path) -> bundle.Model:
     return train(data(), recipe(emulator), path)
 
 
+def fresh(initialise: Callable[..., Emulator], *arguments: Any, key: jax.Array, **settings: Any) -> Emulator:
+    """What ``initialise`` returns, drawn in one compiled function, where each shape of weights would be several."""
+    return eqx.filter_jit(lambda key: initialise(*arguments, key=key, **settings))(key)
+
+
 @cache
 def network(settings: Recipe) -> Emulator:
     """A network that is not trained: every weight and bias is random, none is zero. The output is scaled to the toy."""

@@ -14,7 +14,7 @@ from starpayne.emulators import GaussianProcess
 from starpayne.emulators.coordinates import smooth_coordinates
 from starpayne.emulators.gaussian_process import KERNELS, matern52
 from starpayne.errors import RecipeError, TrainingError
-from starpayne.importers import import_folder
+from starpayne.grid import Grid
 from starpayne.training import GaussianProcessArchitecture, Recipe, TrainingData, closed_form, train
 from starpayne.training.closed_form import principal_components
 from starpayne.training.marginal_likelihood import _negative_log_likelihood, covariance, maximise_likelihood
@@ -134,9 +134,8 @@ def test_an_unknown_kernel_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("n_train", "error"), [(100, 0.0005), (800, 0.00014)])
-def test_it_reaches_the_error_known_on_korg_flux(n_train: int, error: float, data_folder: Path, tmp_path: Path) -> None:
-    grid = import_folder(data_folder / "korg_flux", tmp_path / "korg.zarr")
-    data = TrainingData.from_grid(grid, n_train)
+def test_it_reaches_the_error_known_on_korg_flux(n_train: int, error: float, korg_grid: Grid, tmp_path: Path) -> None:
+    data = TrainingData.from_grid(korg_grid, n_train)
     model = train(data, Recipe.preset("gaussian_process_se"), tmp_path / "m")
-    test = list(grid.split.test)
-    assert np.mean(np.abs(model.emulator.predict(grid.labels[test]).flux - grid.flux(test))) < error
+    test = list(korg_grid.split.test)
+    assert np.mean(np.abs(model.emulator.predict(korg_grid.labels[test]).flux - korg_grid.flux(test))) < error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +27,10 @@ ALL = pytest.mark.parametrize("name", RECIPES)
 KEY = jax.random.key(3)
 
 
+# Compiled whole: operation by operation, each shape of weights would be several functions to compile.
+fresh, merge, unflat = eqx.filter_jit(fresh_low_rank), eqx.filter_jit(merged), jax.jit(unflatten, static_argnums=(1, 2))
+
+
 def network(name: str) -> Emulator:
     return toy.network(RECIPES[name])
 
@@ -39,7 +44,7 @@ def stirred(update: LowRank) -> LowRank:
 @ALL
 def test_a_fresh_update_changes_nothing(name: str) -> None:
     emulator = network(name)
-    same = merged(emulator, fresh_low_rank(emulator, trainable(emulator), 2, KEY))
+    same = merge(emulator, fresh(emulator, trainable(emulator), 2, KEY))
     assert named(same).keys() == named(emulator).keys()
     for one, other in zip(*map(jax.tree_util.tree_leaves, (emulator, same)), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -48,7 +53,7 @@ def test_a_fresh_update_changes_nothing(name: str) -> None:
 @ALL
 def test_an_update_reaches_every_weight_that_may_move_and_no_other(name: str) -> None:
     emulator = network(name)
-    other = merged(emulator, stirred(fresh_low_rank(emulator, trainable(emulator), 2, KEY)))
+    other = merge(emulator, stirred(fresh(emulator, trainable(emulator), 2, KEY)))
     moves = named(trainable(emulator))
     for key, leaf in named(emulator).items():
         assert np.array_equal(leaf, named(other)[key]) is not moves[key], key
@@ -57,7 +62,7 @@ def test_an_update_reaches_every_weight_that_may_move_and_no_other(name: str) ->
 @ALL
 def test_factors_stand_where_they_are_smaller_and_whole_arrays_elsewhere(name: str) -> None:
     emulator = network(name)
-    update = fresh_low_rank(emulator, trainable(emulator), 2, KEY)
+    update = fresh(emulator, trainable(emulator), 2, KEY)
     leaves, axes = named(emulator), matrices(emulator)
     assert update.factors
     for key, (first, second) in update.factors.items():
@@ -75,14 +80,14 @@ def test_factors_stand_where_they_are_smaller_and_whole_arrays_elsewhere(name: s
 
 def test_the_factors_of_stacked_weights_are_stacked() -> None:
     emulator = network("transformer")
-    update = fresh_low_rank(emulator, trainable(emulator), 2, KEY)
+    update = fresh(emulator, trainable(emulator), 2, KEY)
     shapes = {key: (a.shape, b.shape) for key, (a, b) in update.factors.items()}
     assert shapes["block.query"] == ((3, 8, 2), (3, 2, 8))  # (L, d, h k) of (3, 8, 2, 4)
     assert shapes["block.out"] == ((3, 8, 2), (3, 2, 8))  # (L, h k, d)
     assert shapes["block.up"] == ((3, 8, 2), (3, 2, 32))
     assert shapes["embed.1"] == ((4, 8, 2), (4, 2, 8))  # one for each of four tokens
     emulator = network("additive")
-    update = fresh_low_rank(emulator, trainable(emulator), 2, KEY)
+    update = fresh(emulator, trainable(emulator), 2, KEY)
     first, second = update.factors["weights.1"]
     assert (first.shape, second.shape) == ((2, 16, 2), (2, 2, 12))  # one for each of two groups
 
@@ -102,13 +107,13 @@ def test_the_factors_of_stacked_weights_are_stacked() -> None:
 )
 def test_a_weight_changes_by_the_product_of_its_factors(name: str, weight: str, sum_over_rank: str) -> None:
     emulator = network(name)
-    update = stirred(fresh_low_rank(emulator, trainable(emulator), 2, KEY))
+    update = stirred(fresh(emulator, trainable(emulator), 2, KEY))
     first, second = (np.asarray(x) for x in update.factors[weight])
     if weight == "block.query":
         second = second.reshape(3, 2, 2, 4)
     if weight == "block.out":
         first = first.reshape(3, 2, 4, 2)
-    change = named(merged(emulator, update))[weight] - named(emulator)[weight]
+    change = named(merge(emulator, update))[weight] - named(emulator)[weight]
     np.testing.assert_allclose(change, np.einsum(sum_over_rank, first, second), atol=1e-6)
 
 
@@ -124,7 +129,7 @@ def test_an_update_of_full_rank_can_be_any_change(name: str) -> None:
         order = [*(i for i in range(change.ndim) if i not in sum(axes[key], ())), *sum(axes[key], ())]
         flat = jnp.asarray(change.transpose(order).reshape(stack, n_in, n_out))
         factors[key] = (jnp.tile(jnp.eye(n_in), (stack, 1, 1)), flat)
-    found = named(merged(emulator, LowRank(factors, {})))
+    found = named(merge(emulator, LowRank(factors, {})))
     for key, leaf in leaves.items():
         np.testing.assert_allclose(found[key], leaf + wanted.get(key, 0), atol=1e-5)
 
@@ -146,7 +151,7 @@ def test_unflattening_puts_every_number_in_its_place(weight) -> None:
     shape, axes = weight
     stack, n_in, n_out = flat_shape(shape, axes)
     assert stack * n_in * n_out == np.prod(shape)
-    found = np.asarray(unflatten(jnp.arange(np.prod(shape)).reshape(stack, n_in, n_out).astype(float), shape, axes))
+    found = np.asarray(unflat(np.arange(np.prod(shape), dtype=np.float32).reshape(stack, n_in, n_out), shape, axes))
     assert found.shape == shape
     others = [i for i in range(len(shape)) if i not in (*axes[0], *axes[1])]
     for place in np.ndindex(*shape):
@@ -159,8 +164,7 @@ def test_unflattening_puts_every_number_in_its_place(weight) -> None:
 def test_another_key_draws_other_factors() -> None:
     emulator = network("payne")
     one, same, other = (
-        fresh_low_rank(emulator, trainable(emulator), 2, jax.random.key(seed)).factors["weights.1"][0]
-        for seed in (0, 0, 1)
+        fresh(emulator, trainable(emulator), 2, jax.random.key(seed)).factors["weights.1"][0] for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)

@@ -25,7 +25,7 @@ def payne(**changes) -> Payne:
         **changes,
     }
     wavelength = given.pop("wavelength", toy.WAVELENGTH)
-    return Payne.initialise(toy.SPACE, toy.domain(), given.pop("channels"), wavelength, **given)
+    return toy.fresh(Payne.initialise, toy.SPACE, toy.domain(), given.pop("channels"), wavelength, **given)
 
 
 def test_it_is_the_published_network_on_labels_scaled_to_half() -> None:
@@ -83,8 +83,9 @@ def test_fewer_than_four_pixels_cannot_be_interpolated() -> None:
 
 def test_two_channels_share_the_hidden_layers() -> None:
     emulator = payne(channels=("flux", "log10_continuum"))
-    assert emulator.on().outputs(jnp.asarray(CENTRE, jnp.float32)).shape == (2, 40)
-    assert emulator.on(toy.WAVELENGTH[:7] + 0.01).outputs(jnp.asarray(CENTRE, jnp.float32)).shape == (2, 7)
+    labels = jnp.asarray(CENTRE, jnp.float32)
+    assert jax.jit(lambda x: emulator.on().outputs(x))(labels).shape == (2, 40)
+    assert jax.jit(lambda x: emulator.on(toy.WAVELENGTH[:7] + 0.01).outputs(x))(labels).shape == (2, 7)
     prediction = emulator.predict(CENTRE)
     assert prediction.continuum is not None
     assert prediction.continuum.shape == prediction.flux.shape == (40,)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import lsq_linear
 
 from starpayne.fitting.bounded import bounded_step
+
+step_of = jax.jit(bounded_step)
 
 
 @pytest.mark.parametrize("spread", [1.0, 100.0])
@@ -21,7 +24,7 @@ def test_step_gains_what_the_best_bounded_step_gains(spread: float, random: np.r
         residual = random.normal(size=60) * spread
         best = lsq_linear(matrix, -residual, (-theta - 1e-12, 1 - theta + 1e-12), method="bvls").x
         gain = residual @ residual - np.sum((matrix @ best + residual) ** 2)
-        step, expected = bounded_step(
+        step, expected = step_of(
             jnp.asarray(matrix.T @ matrix, jnp.float32), jnp.asarray(matrix.T @ residual, jnp.float32),
             jnp.asarray(theta, jnp.float32), 1e-6,
         )  # fmt: skip
@@ -32,6 +35,6 @@ def test_step_gains_what_the_best_bounded_step_gains(spread: float, random: np.r
 
 
 def test_no_step_leads_uphill_where_every_parameter_is_held() -> None:
-    step, expected = bounded_step(jnp.eye(3), jnp.ones(3), jnp.zeros(3), 1e-3)
+    step, expected = step_of(jnp.eye(3), jnp.ones(3), jnp.zeros(3), 1e-3)
     assert np.all(np.asarray(step) == 0)
     assert float(expected) == 0

@@ -34,7 +34,7 @@ def test_two_processes_give_what_one_does(with_residuals: Model, observe: Observ
 
     spectra = [observe(rv=3.0 * i, seed=i, name=f"star {i}") for i in range(7)]
     sources = [*spectra[:3], missing, lambda: spectra[3], *spectra[4:]]
-    one = list(fit_many(sources, with_residuals, RESOLUTION, FEW))
+    one = list(fit_many(sources, with_residuals, RESOLUTION, FEW, at_once=2))
     two = list(fit_many(sources, with_residuals, RESOLUTION, FEW, at_once=2, workers=2))
     assert len(two) == 8
     assert str(two[3]) == "no such file"

@@ -6,17 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tiny import PLAN
-
-from starpayne.study import cost
+from tiny import PLAN, measure_for_a_moment
 
 
 @pytest.fixture(autouse=True, scope="session")
 def short_measurements() -> Iterator[None]:
-    """Measure speeds for a moment only: of tiny models they mean nothing."""
+    """Measure speeds for a moment only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "SIDE", 256)
-        patch.setattr(cost, "SECONDS", 0.05)
+        measure_for_a_moment(patch.setattr)
         yield
 
 

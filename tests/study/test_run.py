@@ -202,9 +202,12 @@ def test_jobs_run_side_by_side_on_two_devices(finished, finished_grid: Grid, tmp
         from pathlib import Path
         import jax, toy
         sys.path.insert(0, str(Path(toy.__file__).parent / "study"))
-        from tiny import PLAN
+        from tiny import PLAN, measure_for_a_moment
         from starpayne.grid import Grid
         from starpayne.study import Study, run_study
+
+        measure_for_a_moment(setattr)
+        plan = {**PLAN, "recovery": {"n_spectra": 0}}
 
         assert len(jax.devices()) == 2
         running, most = set(), 0
@@ -213,7 +216,7 @@ def test_jobs_run_side_by_side_on_two_devices(finished, finished_grid: Grid, tmp
             name, what = text.split(": ", 1)
             (running.discard if what == "done" else running.add)(name)
             most = max(most, len(running))
-        results = run_study(Study.from_dict(PLAN), Grid.open(sys.argv[1]), Path(sys.argv[2]), watch)
+        results = run_study(Study.from_dict(plan), Grid.open(sys.argv[1]), Path(sys.argv[2]), watch)
         print(most, [r.get("test", {}).get("mae") for r in results])
         """,
         finished_grid.path, tmp_path, environment={"XLA_FLAGS": flags},

@@ -19,9 +19,11 @@ from starpayne.emulators import disc_quadrature
 from starpayne.errors import LabelError, OutputExistsError, SynthesisError
 from starpayne.grid import DONE, FAILED, MISSING, Grid, normalised_intensity
 from starpayne.labels import Label, LabelSpace
-from starpayne.synthesis import Design, run
+from starpayne.synthesis import Design, Synthesis, engine, run
 
 pytestmark = pytest.mark.synthesis
+
+PYSME = dataclasses.replace(Design.shipped("demo"), n_spectra=6, n_test=1, n_validation=1, low=5170, high=5173)
 
 
 def _told(design: Design, **settings: Any) -> Design:
@@ -181,18 +183,20 @@ def test_workers_of_a_running_scheduler_can_be_used(design: Design, tmp_path: Pa
         run(design, tmp_path / "other", scheduler="not-an-address")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_pysme_on_the_farm_equals_pysme_in_this_process(tmp_path: Path, workers: int) -> None:
-    from starpayne.synthesis import engine
+@pytest.fixture(scope="module")
+def alone() -> dict[int, Synthesis]:
+    """The first and the last star of PYSME, synthesized in this process."""
+    pysme = engine("pysme", PYSME.engine_settings())
+    stars = {row: dict(zip(PYSME.space.names, PYSME.labels[row].tolist(), strict=True)) for row in (0, 5)}
+    return {row: pysme.synthesize(star, PYSME.wavelength) for row, star in stars.items()}
 
-    design = dataclasses.replace(Design.shipped("demo"), n_spectra=6, n_test=1, n_validation=1, low=5170, high=5173)
-    grid = run(design, tmp_path / "grid", workers=workers)
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_pysme_on_the_farm_equals_pysme_in_this_process(alone, tmp_path: Path, workers: int) -> None:
+    grid = run(PYSME, tmp_path / "grid", workers=workers)
     assert grid.failures == []
     assert grid.physics == ("no_molecules", "lte", "plane_parallel")
-    alone = engine("pysme", design.engine_settings())
-    for row in (0, 5):
-        labels = dict(zip(design.space.names, design.labels[row].tolist(), strict=True))
-        spectrum = alone.synthesize(labels, design.wavelength)
+    for row, spectrum in alone.items():
         np.testing.assert_array_equal(grid.flux([row])[0], spectrum.flux.astype(np.float32))
         np.testing.assert_array_equal(grid.continuum([row])[0], spectrum.continuum.astype(np.float32))
 

@@ -63,11 +63,16 @@ def moved(emulator: Emulator, recipe: Recipe, steps: int = 5) -> float:
         return bound.at(eqx.combine(weights, fixed)).batch(x)
 
     optimizer = make_optimizer(recipe, emulator)
-    state, before = optimizer.init(weights), outputs(weights)
-    gradient = eqx.filter_jit(eqx.filter_grad(lambda w: jnp.mean((outputs(w) - y) ** 2)))
+    state, before = jax.jit(optimizer.init)(weights), outputs(weights)
+
+    @eqx.filter_jit
+    def step(weights, state):
+        gradient = eqx.filter_grad(lambda w: jnp.mean((outputs(w) - y) ** 2))(weights)
+        updates, state = optimizer.update(gradient, state, weights)
+        return optax.apply_updates(weights, updates), state
+
     for _ in range(steps):
-        updates, state = optimizer.update(gradient(weights), state, weights)
-        weights = optax.apply_updates(weights, updates)
+        weights, state = step(weights, state)
     change = (outputs(weights) - before) / emulator.width
     return float(jnp.sqrt(jnp.mean(change**2)))
 

@@ -15,7 +15,6 @@ from starpayne import bundle
 from starpayne.emulators.base import predict_in_chunks
 from starpayne.errors import BundleError, OutputExistsError, TrainingError
 from starpayne.grid import Grid
-from starpayne.importers import import_folder
 from starpayne.training import PayneArchitecture, Recipe, TrainingData, loop, train
 from starpayne.training.checkpoint import STATE, read_arrays, write_checkpoint
 
@@ -412,15 +411,14 @@ def test_every_setting_trains(emulator: str, settings, tmp_path: Path) -> None:
     assert model.training["history"][-1]["step"] == settings.get("steps", 60)
 
 
-def test_a_payne_learns_real_spectra_in_seconds(data_folder: Path, tmp_path: Path) -> None:
-    grid = import_folder(data_folder / "korg_flux", tmp_path / "korg.zarr")
-    data = TrainingData.from_grid(grid, 200)
+def test_a_payne_learns_real_spectra_in_seconds(korg_grid: Grid, tmp_path: Path) -> None:
+    data = TrainingData.from_grid(korg_grid, 200)
     recipe = Recipe(PayneArchitecture((64, 64)), steps=1500, batch_spectra=32, learning_rate=3e-3)
     clock = time.process_time()
     model = train(data, recipe, tmp_path / "m")
     assert time.process_time() - clock < 40  # processor seconds: two cores, twenty of the clock
-    test = list(grid.split.test)
-    truth = grid.flux(test)
-    error = np.mean(np.abs(model.emulator.predict(grid.labels[test]).flux - truth))
-    mean_spectrum = np.mean(np.abs(grid.flux(data.split["train"]).mean(axis=0) - truth))
+    test = list(korg_grid.split.test)
+    truth = korg_grid.flux(test)
+    error = np.mean(np.abs(model.emulator.predict(korg_grid.labels[test]).flux - truth))
+    mean_spectrum = np.mean(np.abs(korg_grid.flux(data.split["train"]).mean(axis=0) - truth))
     assert error < mean_spectrum / 5

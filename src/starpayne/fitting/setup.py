@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from starpayne import bundle
 from starpayne.bundle import Model
@@ -22,6 +23,7 @@ from starpayne.fitting.instrument import LogGrid
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.search import Searcher, Templates
 from starpayne.fitting.solver import Parameters
+from starpayne.labels import LabelSpace
 from starpayne.wavelengths import lagrange_weights
 
 T = TypeVar("T")
@@ -121,8 +123,13 @@ class Setup:
         table = self.parameters.labels.free
         if table is None:
             return lambda cube: np.zeros((0, 0))
-        derivative = jax.jit(jax.jacfwd(table.from_cube))
-        return lambda cube: np.asarray(derivative(jnp.asarray(cube, jnp.float32)), np.float64)
+        return lambda cube: np.asarray(_by_cube(table, jnp.asarray(cube, jnp.float32)), np.float64)
+
+
+@partial(jax.jit, static_argnums=0)
+def _by_cube(table: LabelSpace, cube: Float[Array, " n_free"]) -> Float[Array, "n_free n_free"]:
+    # Of the module, not of a set-up: whoever calls `fit` star by star would compile it for each.
+    return jax.jacfwd(table.from_cube)(cube)
 
 
 def onto_grid(wavelength: np.ndarray, curves: np.ndarray, grid: LogGrid) -> np.ndarray:
