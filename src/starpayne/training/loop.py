@@ -21,18 +21,18 @@ from starpayne import bundle
 from starpayne.emulators import Emulator
 from starpayne.emulators.base import predict_in_chunks
 from starpayne.emulators.fixed_grid import FixedGridEmulator
-from starpayne.errors import OutputExistsError, TrainingError
-from starpayne.files import read_json, remove_output
+from starpayne.errors import TrainingError
+from starpayne.training.batches import GridSource, Source
 from starpayne.training.build import build, channel_scale
 from starpayne.training.checkpoint import STATE, read_arrays, read_facts, write_checkpoint
 from starpayne.training.closed_form import solve_and_save
 from starpayne.training.data import TrainingData
 from starpayne.training.optimizer import make_optimizer, trainable
+from starpayne.training.place import CHECKPOINT, finished_before
 from starpayne.training.recipe import Recipe
 from starpayne.training.result import validated_model
 from starpayne.training.step import Assembly, State, take_steps
 
-CHECKPOINT = "checkpoint"
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 SELECTION_SPECTRA, SELECTION_WAVELENGTHS = 200, 1000
 """The best weights are chosen on at most so many validation spectra and wavelengths, evenly spaced."""
@@ -73,15 +73,12 @@ def train(
     """
     path = Path(path)
     identity = {"recipe": recipe.to_dict(), "data": data.fingerprint}
-    if overwrite:
-        remove_output(path, bundle.MANIFEST, CHECKPOINT)
-    if path.exists():
-        finished = _finished(path, identity)
-        if finished is not None:
-            if progress is not None:
-                total = 1 if recipe.closed_form else recipe.steps
-                progress(total, total, {"validation_mae": finished.validation["mae"]})
-            return finished
+    finished = finished_before(path, identity, overwrite)
+    if finished is not None:
+        if progress is not None:
+            total = 1 if recipe.closed_form else recipe.steps
+            progress(total, total, {"validation_mae": finished.validation["mae"]})
+        return finished
     if recipe.channels != data.channels:
         raise TrainingError(f"the recipe's channels {recipe.channels} are not those of the data, {data.channels}")
     if recipe.quantity != data.domain.quantity:
@@ -104,10 +101,13 @@ def _iterate(
     return model
 
 
-def iterate(run: Run, path: Path, identity: Mapping[str, Any], progress: Progress | None = None) -> bundle.Model:
-    """Take all steps of a training, from the checkpoint in ``path`` if there is one, and return the best model.
+def iterate(
+    run: Run, path: Path, identity: Mapping[str, Any], progress: Progress | None = None, goal: float = 0.0
+) -> bundle.Model:
+    """Take the steps of a training, from the checkpoint in ``path`` if there is one, and return the best model.
 
-    After Ctrl-C a checkpoint is there; the caller saves the model, which ends the training.
+    It ends before its last step if a validation finds an error less than the goal. After Ctrl-C a checkpoint is there;
+    the caller saves the model, which ends the training.
     """
     recipe = run.recipe
     position, seconds = Position(0, run.initial, []), 0.0
@@ -125,7 +125,7 @@ def iterate(run: Run, path: Path, identity: Mapping[str, Any], progress: Progres
         write_checkpoint(folder, position.state, facts)
 
     try:
-        while position.step < recipe.steps:
+        while position.step < recipe.steps and not float(position.state.best_mae) < goal:
             stop = min(position.step + run.steps_per_call, recipe.steps)
             state, loss = run.advance(position.state, position.step, stop)
             if not np.isfinite(loss):
@@ -147,47 +147,11 @@ def iterate(run: Run, path: Path, identity: Mapping[str, Any], progress: Progres
         raise
 
 
-def _finished(path: Path, identity: Mapping[str, Any]) -> bundle.Model | None:
-    """Return the model if this very training is finished at the path, None if it is unfinished there."""
-    if (path / bundle.MANIFEST).exists():
-        model = bundle.load(path)
-        if model.training.get("identity") == identity:
-            if "stopped" not in model.training:
-                return model
-            raise OutputExistsError(
-                f"{path} holds the best weights of this very training, which stopped: {model.training['stopped']}; "
-                "change the recipe and give another path, or --overwrite"
-            )
-    elif (path / CHECKPOINT / STATE).exists():
-        facts = read_json(path / CHECKPOINT / STATE, TrainingError)
-        if facts.get("identity") == identity:
-            return None
-    elif path.is_dir() and all(entry.name == CHECKPOINT for entry in path.iterdir()):
-        # Empty, or killed before its first checkpoint was whole.
-        return None
-    raise OutputExistsError(
-        f"{path} exists and is not this training ({_differences(path, identity)}); give another path, or --overwrite"
-    )
-
-
-def _differences(path: Path, identity: Mapping[str, Any]) -> str:
-    """Say in what the training that left something at the path differs from this one."""
-    manifest, state = path / bundle.MANIFEST, path / CHECKPOINT / STATE
-    if manifest.exists():
-        stored = bundle.load(path).training.get("identity") or {}
-    elif state.exists():
-        stored = read_json(state, TrainingError).get("identity") or {}
-    else:
-        return "it holds something else"
-    before, now = stored.get("recipe", {}), identity["recipe"]
-    changed = [f"{k} was {before.get(k)!r}" for k in {**before, **now} if before.get(k) != now.get(k)]
-    return ", ".join(changed) or "another grid, split or --n-train"
-
-
 class Run:
     """The compiled functions and constant arrays of one training.
 
     Runs that share an optimizer, of the same recipe, share its compiled steps where their arrays have the same shapes.
+    The spectra of the steps are those of the data, or what another source gives.
     """
 
     def __init__(
@@ -197,12 +161,13 @@ class Run:
         weights: Any,
         assembly: Assembly,
         optimizer: optax.GradientTransformation | None = None,
+        source: Source | None = None,
     ) -> None:
         self.data, self.recipe, self.assembly = data, recipe, assembly
+        self.source = source or GridSource(data, recipe.batch_spectra, recipe.seed)
         emulator = assembly(weights)
         self.optimizer = optimizer or make_optimizer(recipe, emulator)
         self.initial = State(weights, weights, self.optimizer.init(weights), weights, jnp.asarray(jnp.inf))
-        self.batch = min(recipe.batch_spectra, len(data.labels))
         n_wavelength = len(data.wavelength)
         any_wavelength = not isinstance(emulator, FixedGridEmulator)
         self.subset = recipe.batch_wavelengths if any_wavelength and recipe.batch_wavelengths < n_wavelength else 0
@@ -210,9 +175,6 @@ class Run:
         # A call ends at every validation, and at least every 50 steps for progress, checkpoints and Ctrl-C.
         self.steps_per_call = max(k for k in range(1, 51) if recipe.validate_every % k == 0)
         self.scale = jnp.asarray(channel_scale(data))
-        self.labels = jnp.asarray(data.labels, jnp.float32)
-        self.targets = jnp.asarray(data.targets)
-        self._permutation: tuple[int, np.ndarray] | None = None
         self.selected_rows = _evenly(len(data.validation_labels), SELECTION_SPECTRA)
         self.selected_columns = _evenly(n_wavelength, SELECTION_WAVELENGTHS)
 
@@ -220,42 +182,33 @@ class Run:
         return step % self.recipe.validate_every == 0 or step == self.recipe.steps
 
     @classmethod
-    def whole(cls, data: TrainingData, recipe: Recipe, emulator: Emulator) -> Run:
+    def whole(cls, data: TrainingData, recipe: Recipe, emulator: Emulator, source: Source | None = None) -> Run:
         """A training of all weights of an emulator."""
         weights, fixed = eqx.partition(emulator, trainable(emulator))
-        return cls(data, recipe, weights, Assembly(fixed))
+        return cls(data, recipe, weights, Assembly(fixed), source=source)
 
     # -- what a step sees -----------------------------------------------------------------------------------
 
-    def batches(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return rows (steps, batch) and wavelength indices (steps, subset), functions of the step number alone."""
-        rows = np.stack([self._rows(step) for step in range(start, stop)])
+    def columns(self, start: int, stop: int) -> np.ndarray | None:
+        """Return wavelength indices (steps, subset), functions of the step number alone; None for all wavelengths."""
         if not self.subset:
-            return rows, None
+            return None
         draws = [
             np.random.default_rng([self.recipe.seed, 1, step]).choice(
                 len(self.data.wavelength), self.subset, replace=False, shuffle=False
             )
             for step in range(start, stop)
         ]
-        return rows, np.sort(np.stack(draws), axis=1)
-
-    def _rows(self, step: int) -> np.ndarray:
-        n = len(self.data.labels)
-        per_epoch = max(1, n // self.batch)
-        epoch, position = divmod(step, per_epoch)
-        if self._permutation is None or self._permutation[0] != epoch:
-            self._permutation = epoch, np.random.default_rng([self.recipe.seed, 0, epoch]).permutation(n)
-        return self._permutation[1][position * self.batch : (position + 1) * self.batch]
+        return np.sort(np.stack(draws), axis=1)
 
     # -- steps ----------------------------------------------------------------------------------------------
 
     def advance(self, state: State, start: int, stop: int) -> tuple[State, float]:
         """Take the steps start … stop − 1 and return the mean loss over them."""
-        rows, columns = self.batches(start, stop)
+        seen, columns = self.source.take(start, stop), self.columns(start, stop)
         state, losses = take_steps(
-            state, self.assembly, self.bound, self.optimizer, self.recipe, self.scale, self.labels, self.targets,
-            jnp.asarray(rows), None if columns is None else jnp.asarray(columns), jnp.arange(start, stop),
+            state, self.assembly, self.bound, self.optimizer, self.recipe, self.scale, seen.labels, seen.targets,
+            jnp.asarray(seen.rows), None if columns is None else jnp.asarray(columns), jnp.arange(start, stop),
         )  # fmt: skip
         return state, float(jnp.mean(losses))
 
