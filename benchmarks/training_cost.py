@@ -93,7 +93,7 @@ def measure(data: TrainingData, size: Size, turns: int) -> dict[str, Any]:
     state = run.advance(run.initial, 0, n)[0]
     emulator = run.assembly(state.weights).with_products(size.precision)
     bound = run.bound.at(emulator, jnp.arange(size.wavelengths))
-    labels = run.labels[: size.spectra]
+    labels = jnp.asarray(data.labels[: size.spectra], jnp.float32)
     forward = eqx.filter_jit(lambda b, x: b.batch(x))
 
     @jax.jit

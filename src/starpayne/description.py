@@ -64,6 +64,7 @@ def describe_model(model: Model) -> dict[str, Any]:
             "hardware": training.get("hardware"),
         },
         "imported": dict(training.get("imported", {})),
+        "distilled": dict(dict(training.get("distillation", {})).get("teacher", {})),
         "validation": dict(model.validation),
         "fits_with_emulator_error": model.residuals is not None,
         "licence": training.get("licence") or dict(source.get("provenance", {})).get("licence"),
@@ -122,6 +123,13 @@ def as_text(facts: Mapping[str, Any]) -> str:
             f"{training['seconds']:,.0f} s on {training['hardware']}" if training["seconds"] else "",
         ]
         lines.append(("trained on", ", ".join(word for word in words if word)))
+        if taught := facts["distilled"]:
+            lines.append(
+                (
+                    "distilled",
+                    f"from {taught['name'] or 'a model'}, {taught['architecture']}, digest {taught['digest']}",
+                )
+            )
         if came := facts["imported"]:
             checksum = str(came.get("sha256"))[:16]
             lines.append(("imported", f"from {came.get('file')}, {came.get('format')}, SHA-256 {checksum}…"))

@@ -15,7 +15,8 @@ from shell import refuse, run
 from starpayne.cli import main
 
 VERBS = (
-    "synthesize", "import", "train", "finetune", "evaluate", "study", "predict", "fit", "info", "verify", "demo",
+    "synthesize", "import", "train", "finetune", "distil", "evaluate", "study", "predict", "fit", "info", "verify",
+    "demo",
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ data, recipe = toy.data(), toy.recipe({emulator!r}, batch_spectra=16, optimizer=
 emulator = build(data, recipe)
 found = {{}}
 for devices in (1, 8):
-    run = loop.Run.whole(data, recipe, emulator, devices)
+    run = loop.Run.whole(data, recipe, emulator, devices=devices)
     state, losses = run.initial, []
     # With AdamW the first update is the gradient's sign; the gradient itself is in its first moment.
     state, loss = run.advance(state, 0, 1)

@@ -2,6 +2,7 @@
 
 from starpayne.cli import (
     demo,
+    distil,
     engines,
     evaluate,
     export,
@@ -18,7 +19,7 @@ from starpayne.cli import (
 )
 
 COMMANDS = (
-    synthesize.register, engines.register, importing.register, train.register, finetune.register,
+    synthesize.register, engines.register, importing.register, train.register, finetune.register, distil.register,
     evaluate.register, study.register, predict.register, fit.register, mask.register, info.register,
     export.register, sharing.register, demo.register,
 )  # fmt: skip

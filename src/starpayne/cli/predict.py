@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from starpayne.cli.app import Json, Model, Overwrite, console, refuse_existing, write_result
+from starpayne.cli.app import Json, Model, Overwrite, console, progress_bar, refuse_existing, write_result
 from starpayne.cli.sharing import load_model
 from starpayne.cli.values import SOLAR_SCALED
 from starpayne.errors import LabelError, WavelengthError
@@ -16,6 +16,7 @@ from starpayne.prediction_files import as_text, write_spectrum
 from starpayne.wavelengths import log_grid
 
 if TYPE_CHECKING:
+    from starpayne.emulators import SpectralDomain
     from starpayne.labels import LabelSpace
 
 
@@ -33,7 +34,15 @@ def predict(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="Spectrum to write: .csv, .txt, .fits or .npz; else it is printed, as in a .csv.",
+            help="Spectrum to write: .csv, .txt, .fits, .npz; else it is printed, as in a .csv. With --labels: .zarr.",
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="TABLE",
+            help="Predict every row of a table (.parquet, .csv, .ecsv; a column per label) into the Zarr folder --out.",
         ),
     ] = None,
     low: Annotated[float | None, typer.Option(help="First wavelength, Å; by default the model's.")] = None,
@@ -48,7 +57,10 @@ def predict(
             "the relation of the Gaia-ESO Survey.",
         ),
     ] = None,
-    extrapolate: Annotated[bool, typer.Option(help="Allow labels outside the training range, and flag it.")] = False,
+    extrapolate: Annotated[
+        bool,
+        typer.Option(help="Allow labels outside the training range, and flag it (rows of a table are flagged anyway)."),
+    ] = False,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
@@ -60,9 +72,16 @@ def predict(
     Example: starpayne predict --teff 5772 --logg 4.44 --feh 0 --rest solar-scaled --out sun.csv
 
     Example: starpayne predict --model m.model --teff 5772 --logg 4.44 --feh 0 --mg_fe 0.1 --vmic 1 > star.csv
+
+    Example: starpayne predict --model m.model --labels stars.parquet --out spectra.zarr
     """
     from starpayne.emulators import QUANTITIES
 
+    if table is not None:
+        if labels or rest is not None or out is None:
+            raise LabelError("--labels TABLE needs --out FOLDER.zarr, and takes all labels from the table")
+        _table(table, out, model, (low, high, sampling), medium, extrapolate, overwrite, json)
+        return
     if out is not None:
         refuse_existing(out, overwrite)
     emulator = load_model(model).emulator
@@ -70,13 +89,8 @@ def predict(
     if rest is not None:
         given = _filled(given, rest, emulator.space)
     vector = emulator.space.vector(given)
-    wavelength = None
-    if low is not None or high is not None or sampling is not None:
-        domain = emulator.domain
-        if (medium or domain.medium) != domain.medium and (low is None or high is None):
-            raise WavelengthError(f"the model's own range is in {domain.medium}: give --low and --high in {medium}")
-        wavelength = log_grid(low or domain.low, high or domain.high, sampling or domain.sampling)
-    elif medium and medium != emulator.domain.medium:
+    wavelength = _wavelength(emulator.domain, low, high, sampling, medium)
+    if wavelength is None and medium and medium != emulator.domain.medium:
         from starpayne.wavelengths import convert_medium
 
         wavelength = convert_medium(emulator.native_wavelength, emulator.domain.medium, medium)
@@ -103,6 +117,41 @@ def predict(
             prediction.quantity: flux.astype(float).tolist(),
         },
     )
+
+
+def _wavelength(
+    domain: SpectralDomain, low: float | None, high: float | None, sampling: float | None, medium: str | None
+) -> np.ndarray | None:
+    """Return the wavelengths that were asked for, or None for the model's own."""
+    if low is None and high is None and sampling is None:
+        return None
+    if (medium or domain.medium) != domain.medium and (low is None or high is None):
+        raise WavelengthError(f"the model's own range is in {domain.medium}: give --low and --high in {medium}")
+    return log_grid(low or domain.low, high or domain.high, sampling or domain.sampling)
+
+
+def _table(
+    table: Path, out: Path, model: Path | None, window: tuple[float | None, float | None, float | None],
+    medium: str | None, extrapolate: bool, overwrite: bool, json: Path | None,
+) -> None:  # fmt: skip
+    from starpayne import bundle
+    from starpayne.prediction import predict_table
+    from starpayne.prediction.store import BITS
+
+    loaded = load_model(model)
+    with progress_bar("predicting") as bar:
+        found = predict_table(
+            loaded, table, out, name=bundle.locate(model).name,
+            wavelength=_wavelength(loaded.emulator.domain, *window, medium), medium=medium,
+            extrapolate=extrapolate, overwrite=overwrite, progress=bar,
+        )  # fmt: skip
+    counts = {name: int(np.sum(found.flagged(name))) for name in BITS}
+    typer.echo(f"{out}: {len(found):,} rows, {len(found.wavelength):,} wavelengths ({found.medium})")
+    for name, count in counts.items():
+        if count:
+            typer.echo(f"flag {name}: {count:,} rows")
+    facts = {"out": str(out), "rows": len(found), "wavelengths": len(found.wavelength), "chunk": found.chunk}
+    write_result(json, facts | {"flags": counts})
 
 
 def _filled(given: dict[str, float], rest: str, space: LabelSpace) -> dict[str, float]:

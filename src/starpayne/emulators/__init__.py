@@ -2,10 +2,11 @@
 
 from starpayne.emulators.adapt import Target, adapted, learned_arrays
 from starpayne.emulators.additive import AdditivePayne
-from starpayne.emulators.base import CHANNELS, BoundEmulator, Emulator, Prediction, flags_for
+from starpayne.emulators.base import CHANNELS, BoundEmulator, Emulator, Prediction
 from starpayne.emulators.convolutional import Convolutional
 from starpayne.emulators.disc import Quadrature, disc_flux, disc_quadrature
 from starpayne.emulators.domain import QUANTITIES, SpectralDomain
+from starpayne.emulators.flags import FLAGS, flags_for, flags_of
 from starpayne.emulators.gaussian_process import GaussianProcess
 from starpayne.emulators.low_rank import LowRank, fresh_low_rank, merged
 from starpayne.emulators.payne import Payne
@@ -33,6 +34,7 @@ __all__ = [
     "BoundEmulator",
     "Convolutional",
     "Emulator",
+    "FLAGS",
     "GaussianProcess",
     "LowRank",
     "Payne",
@@ -48,6 +50,7 @@ __all__ = [
     "disc_flux",
     "disc_quadrature",
     "flags_for",
+    "flags_of",
     "fresh_low_rank",
     "learned_arrays",
     "merged",

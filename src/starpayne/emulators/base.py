@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from starpayne.emulators.domain import SpectralDomain
+from starpayne.emulators.flags import flags_for
 from starpayne.errors import LabelError
 from starpayne.labels import LabelSpace
 from starpayne.wavelengths import check_wavelength, convert_medium
@@ -247,21 +248,6 @@ class Emulator(eqx.Module):
             continuum=continuum[0] if one and continuum is not None else continuum,
             quantity=self.domain.quantity,
         )
-
-
-def flags_for(space: LabelSpace, physics: tuple[str, ...], labels: np.ndarray) -> tuple[str, ...]:
-    """Return the flags of one label vector: outside the training domain, or where missing physics matters."""
-    flags = []
-    if not space.inside(labels):
-        flags.append("extrapolated")
-    values = dict(zip(space.names, labels, strict=True))
-    if "no_molecules" in physics and values.get("teff", np.inf) < 5000:
-        flags.append("no_molecules_below_5000_K")
-    if "undersampled" in physics:
-        flags.append("undersampled")
-    if "plane_parallel" in physics and values.get("logg", np.inf) < 1.5:
-        flags.append("plane_parallel_below_logg_1.5")
-    return tuple(flags)
 
 
 @eqx.filter_jit

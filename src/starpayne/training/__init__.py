@@ -9,6 +9,7 @@ from starpayne.training.architectures import (
     TransformerArchitecture,
 )
 from starpayne.training.data import TrainingData
+from starpayne.training.distil import Distillation, distil
 from starpayne.training.loop import train
 from starpayne.training.recipe import Recipe, presets
 from starpayne.training.transfer import (
@@ -24,6 +25,7 @@ from starpayne.training.transfer import (
 __all__ = [
     "AdditiveArchitecture",
     "ConvolutionalArchitecture",
+    "Distillation",
     "FineTuning",
     "GaussianProcessArchitecture",
     "LearningCurve",
@@ -33,6 +35,7 @@ __all__ = [
     "TrainingData",
     "TransformerArchitecture",
     "Tuned",
+    "distil",
     "few_spectra",
     "finetune",
     "learning_curve",

@@ -16,24 +16,25 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array
 
 from starpayne import bundle
 from starpayne.emulators import Emulator
 from starpayne.emulators.base import predict_in_chunks
 from starpayne.emulators.fixed_grid import FixedGridEmulator
-from starpayne.errors import OutputExistsError, TrainingError
-from starpayne.files import read_json, remove_output
+from starpayne.errors import TrainingError
+from starpayne.training.batches import Batches, GridSource, Source
 from starpayne.training.build import build, channel_scale
 from starpayne.training.checkpoint import STATE, read_arrays, read_facts, write_checkpoint
 from starpayne.training.closed_form import solve_and_save
 from starpayne.training.data import TrainingData
 from starpayne.training.devices import on_all, shared_by
 from starpayne.training.optimizer import make_optimizer, trainable
+from starpayne.training.place import CHECKPOINT, finished_before
 from starpayne.training.recipe import Recipe
 from starpayne.training.result import validated_model
 from starpayne.training.step import Assembly, State, take_steps
 
-CHECKPOINT = "checkpoint"
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 SELECTION_SPECTRA, SELECTION_WAVELENGTHS = 200, 1000
 """The best weights are chosen on at most so many validation spectra and wavelengths, evenly spaced."""
@@ -76,15 +77,12 @@ def train(
     """
     path = Path(path)
     identity = {"recipe": recipe.to_dict(), "data": data.fingerprint}
-    if overwrite:
-        remove_output(path, bundle.MANIFEST, CHECKPOINT)
-    if path.exists():
-        finished = _finished(path, identity)
-        if finished is not None:
-            if progress is not None:
-                total = 1 if recipe.closed_form else recipe.steps
-                progress(total, total, {"validation_mae": finished.validation["mae"]})
-            return finished
+    finished = finished_before(path, identity, overwrite)
+    if finished is not None:
+        if progress is not None:
+            total = 1 if recipe.closed_form else recipe.steps
+            progress(total, total, {"validation_mae": finished.validation["mae"]})
+        return finished
     if recipe.channels != data.channels:
         raise TrainingError(f"the recipe's channels {recipe.channels} are not those of the data, {data.channels}")
     if recipe.quantity != data.domain.quantity:
@@ -102,16 +100,19 @@ def _iterate(
     devices: int | None,
 ) -> bundle.Model:  # fmt: skip
     """Train by gradients, from the checkpoint if there is one."""
-    run = Run.whole(data, recipe, build(data, recipe), devices)
+    run = Run.whole(data, recipe, build(data, recipe), devices=devices)
     model = iterate(run, path, identity, progress)
     bundle.save(model, path, overwrite=True)
     return model
 
 
-def iterate(run: Run, path: Path, identity: Mapping[str, Any], progress: Progress | None = None) -> bundle.Model:
-    """Take all steps of a training, from the checkpoint in ``path`` if there is one, and return the best model.
+def iterate(
+    run: Run, path: Path, identity: Mapping[str, Any], progress: Progress | None = None, goal: float = 0.0
+) -> bundle.Model:
+    """Take the steps of a training, from the checkpoint in ``path`` if there is one, and return the best model.
 
-    After Ctrl-C a checkpoint is there; the caller saves the model, which ends the training.
+    It ends before its last step if a validation finds an error less than the goal. After Ctrl-C a checkpoint is there;
+    the caller saves the model, which ends the training.
     """
     recipe = run.recipe
     position, seconds = Position(0, run.initial, []), 0.0
@@ -129,7 +130,7 @@ def iterate(run: Run, path: Path, identity: Mapping[str, Any], progress: Progres
         write_checkpoint(folder, position.state, facts)
 
     try:
-        while position.step < recipe.steps:
+        while position.step < recipe.steps and not float(position.state.best_mae) < goal:
             stop = min(position.step + run.steps_per_call, recipe.steps)
             state, loss = run.advance(position.state, position.step, stop)
             if not np.isfinite(loss):
@@ -151,47 +152,11 @@ def iterate(run: Run, path: Path, identity: Mapping[str, Any], progress: Progres
         raise
 
 
-def _finished(path: Path, identity: Mapping[str, Any]) -> bundle.Model | None:
-    """Return the model if this very training is finished at the path, None if it is unfinished there."""
-    if (path / bundle.MANIFEST).exists():
-        model = bundle.load(path)
-        if model.training.get("identity") == identity:
-            if "stopped" not in model.training:
-                return model
-            raise OutputExistsError(
-                f"{path} holds the best weights of this very training, which stopped: {model.training['stopped']}; "
-                "change the recipe and give another path, or --overwrite"
-            )
-    elif (path / CHECKPOINT / STATE).exists():
-        facts = read_json(path / CHECKPOINT / STATE, TrainingError)
-        if facts.get("identity") == identity:
-            return None
-    elif path.is_dir() and all(entry.name == CHECKPOINT for entry in path.iterdir()):
-        # Empty, or killed before its first checkpoint was whole.
-        return None
-    raise OutputExistsError(
-        f"{path} exists and is not this training ({_differences(path, identity)}); give another path, or --overwrite"
-    )
-
-
-def _differences(path: Path, identity: Mapping[str, Any]) -> str:
-    """Say in what the training that left something at the path differs from this one."""
-    manifest, state = path / bundle.MANIFEST, path / CHECKPOINT / STATE
-    if manifest.exists():
-        stored = bundle.load(path).training.get("identity") or {}
-    elif state.exists():
-        stored = read_json(state, TrainingError).get("identity") or {}
-    else:
-        return "it holds something else"
-    before, now = stored.get("recipe", {}), identity["recipe"]
-    changed = [f"{k} was {before.get(k)!r}" for k in {**before, **now} if before.get(k) != now.get(k)]
-    return ", ".join(changed) or "another grid, split or --n-train"
-
-
 class Run:
     """The compiled functions and constant arrays of one training.
 
     Runs that share an optimizer, of the same recipe, share its compiled steps where their arrays have the same shapes.
+    The spectra of the steps are those of the data, or what another source gives.
     """
 
     def __init__(
@@ -201,13 +166,16 @@ class Run:
         weights: Any,
         assembly: Assembly,
         optimizer: optax.GradientTransformation | None = None,
+        source: Source | None = None,
         devices: int | None = None,
     ) -> None:
         self.data, self.recipe, self.assembly = data, recipe, assembly
+        self.source = source or GridSource(data, recipe.batch_spectra, recipe.seed)
         emulator = assembly(weights)
         self.optimizer = optimizer or make_optimizer(recipe, emulator)
-        self.batch = min(recipe.batch_spectra, len(data.labels))
-        self.mesh = shared_by(self.batch, devices)
+        # A source of spectra other than the grid's has as many as it is asked for.
+        batch = min(recipe.batch_spectra, len(data.labels)) if source is None else recipe.batch_spectra
+        self.mesh = shared_by(batch, devices)
         initial = State(weights, weights, self.optimizer.init(weights), weights, jnp.asarray(jnp.inf))
         self.initial = on_all(initial, self.mesh)
         n_wavelength = len(data.wavelength)
@@ -217,9 +185,7 @@ class Run:
         # A call ends at every validation, and at least every 50 steps for progress, checkpoints and Ctrl-C.
         self.steps_per_call = max(k for k in range(1, 51) if recipe.validate_every % k == 0)
         self.scale = jnp.asarray(channel_scale(data))
-        self.labels = on_all(jnp.asarray(data.labels, jnp.float32), self.mesh)
-        self.targets = on_all(jnp.asarray(data.targets), self.mesh)
-        self._permutation: tuple[int, np.ndarray] | None = None
+        self._placed: tuple[Batches, Any] | None = None
         self.selected_rows = _evenly(len(data.validation_labels), SELECTION_SPECTRA)
         self.selected_columns = _evenly(n_wavelength, SELECTION_WAVELENGTHS)
 
@@ -227,45 +193,47 @@ class Run:
         return step % self.recipe.validate_every == 0 or step == self.recipe.steps
 
     @classmethod
-    def whole(cls, data: TrainingData, recipe: Recipe, emulator: Emulator, devices: int | None = None) -> Run:
+    def whole(
+        cls, data: TrainingData, recipe: Recipe, emulator: Emulator, source: Source | None = None,
+        devices: int | None = None,
+    ) -> Run:  # fmt: skip
         """A training of all weights of an emulator."""
         weights, fixed = eqx.partition(emulator, trainable(emulator))
-        return cls(data, recipe, weights, Assembly(fixed), devices=devices)
+        return cls(data, recipe, weights, Assembly(fixed), source=source, devices=devices)
 
     # -- what a step sees -----------------------------------------------------------------------------------
 
-    def batches(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return rows (steps, batch) and wavelength indices (steps, subset), functions of the step number alone."""
-        rows = np.stack([self._rows(step) for step in range(start, stop)])
+    def columns(self, start: int, stop: int) -> np.ndarray | None:
+        """Return wavelength indices (steps, subset), functions of the step number alone; None for all wavelengths."""
         if not self.subset:
-            return rows, None
+            return None
         draws = [
             np.random.default_rng([self.recipe.seed, 1, step]).choice(
                 len(self.data.wavelength), self.subset, replace=False, shuffle=False
             )
             for step in range(start, stop)
         ]
-        return rows, np.sort(np.stack(draws), axis=1)
-
-    def _rows(self, step: int) -> np.ndarray:
-        n = len(self.data.labels)
-        per_epoch = max(1, n // self.batch)
-        epoch, position = divmod(step, per_epoch)
-        if self._permutation is None or self._permutation[0] != epoch:
-            self._permutation = epoch, np.random.default_rng([self.recipe.seed, 0, epoch]).permutation(n)
-        return self._permutation[1][position * self.batch : (position + 1) * self.batch]
+        return np.sort(np.stack(draws), axis=1)
 
     # -- steps ----------------------------------------------------------------------------------------------
 
     def advance(self, state: State, start: int, stop: int) -> tuple[State, float]:
         """Take the steps start … stop − 1 and return the mean loss over them."""
-        rows, columns = self.batches(start, stop)
+        seen, columns = self.source.take(start, stop), self.columns(start, stop)
         state, losses = take_steps(
-            state, self.assembly, self.bound, self.optimizer, self.recipe, self.scale, self.labels, self.targets,
-            jnp.asarray(rows), None if columns is None else jnp.asarray(columns), jnp.arange(start, stop),
+            state, self.assembly, self.bound, self.optimizer, self.recipe, self.scale, *self._on_devices(seen),
+            jnp.asarray(seen.rows), None if columns is None else jnp.asarray(columns), jnp.arange(start, stop),
             self.mesh,
         )  # fmt: skip
         return state, float(jnp.mean(losses))
+
+    def _on_devices(self, seen: Batches) -> tuple[Array, Array]:
+        """Return the spectra that the steps see, on all devices; moved there when they are others than before."""
+        if self.mesh is None:
+            return seen.labels, seen.targets
+        if self._placed is None or self._placed[0].targets is not seen.targets:
+            self._placed = seen, on_all((seen.labels, seen.targets), self.mesh)
+        return self._placed[1]
 
     def validate(self, state: State) -> tuple[State, float]:
         """Return the state with the best weights updated, and the mean absolute error of the averaged weights."""
