@@ -33,16 +33,16 @@ class Stages:
 
 
 def test_the_demo_goes_on_after_ctrl_c_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "QUICK", demo.Size(16, 3, 3, payne_steps=100, transformer_steps=100))
+    monkeypatch.setattr(demo, "QUICK", demo.Size(16, 3, 3, payne_steps=100, transformer_steps=50))
     with pytest.raises(KeyboardInterrupt):
-        demo.run_demo(tmp_path, Stages("synthesis"), quick=True)
+        demo.run_demo(tmp_path, Stages("synthesis"), quick=True, workers=1)
     done = int((Grid.open(tmp_path / "grid.zarr").status == 1).sum())
     assert 0 < done < 16
     with pytest.raises(KeyboardInterrupt):
-        demo.run_demo(tmp_path, Stages("training payne"), quick=True)
+        demo.run_demo(tmp_path, Stages("training payne"), quick=True, workers=1)
     flux = Grid.open(tmp_path / "grid.zarr").flux()
     assert (tmp_path / "payne.model" / "checkpoint" / "state.json").exists()
-    summary = demo.run_demo(tmp_path, Stages(), quick=True)
+    summary = demo.run_demo(tmp_path, Stages(), quick=True, workers=1)
     assert (Grid.open(tmp_path / "grid.zarr").flux() == flux).all()
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert set(summary["evaluation"]) == {"payne", "transformer"}
