@@ -136,7 +136,7 @@ class Predictions:
             raise GridError(f"{path} has schema {schema}; this starpayne reads up to {SCHEMA}: install a newer one")
         found = cls(path, group)
         lacking = [name for name in ("labels", "wavelength", "flux", "flags", "status") if name not in group]
-        if lacking or group["flux"].shape != (len(found), len(found.wavelength)):
+        if lacking or found._group["flux"].shape != (len(found), len(found.wavelength)):
             raise GridError(f"{path} is damaged: {lacking[0] if lacking else 'flux'} is missing or of another shape")
         return found
 
