@@ -4,6 +4,7 @@ from starpayne.cli import (
     demo,
     engines,
     evaluate,
+    explore,
     export,
     finetune,
     fit,
@@ -19,6 +20,6 @@ from starpayne.cli import (
 
 COMMANDS = (
     synthesize.register, engines.register, importing.register, train.register, finetune.register,
-    evaluate.register, study.register, predict.register, fit.register, mask.register, info.register,
+    evaluate.register, study.register, predict.register, fit.register, mask.register, explore.register, info.register,
     export.register, sharing.register, demo.register,
 )  # fmt: skip
