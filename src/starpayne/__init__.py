@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from starpayne.emulators import Emulator, Payne, TransformerPayne
     from starpayne.errors import StarpayneError
     from starpayne.evaluation import evaluate
+    from starpayne.explorer import explore
     from starpayne.fitting import FitOptions, FitResult, LineMask, Posterior, fit, fit_many, learn_mask, sample
     from starpayne.grid import Grid
     from starpayne.importers import ImportOptions, import_any, import_folder
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Model": "bundle", "save": "bundle",
     "Emulator": "emulators", "Payne": "emulators", "TransformerPayne": "emulators",
-    "StarpayneError": "errors", "evaluate": "evaluation",
+    "StarpayneError": "errors", "evaluate": "evaluation", "explore": "explorer",
     "FitOptions": "fitting", "FitResult": "fitting", "fit": "fitting", "fit_many": "fitting",
     "LineMask": "fitting", "learn_mask": "fitting", "Posterior": "fitting", "sample": "fitting",
     "Grid": "grid", "import_any": "importers", "import_folder": "importers", "ImportOptions": "importers",
@@ -44,8 +45,8 @@ _HOME = {
 __all__ = [
     "Constraint", "Design", "Emulator", "FitOptions", "FitResult", "Grid", "ImportOptions", "Label", "LabelSpace",
     "LineMask", "Model", "ObservedSpectrum", "Payne", "Posterior", "Recipe", "StarpayneError", "TrainingData",
-    "TransformerPayne", "evaluate", "fit", "fit_many", "import_any", "import_folder", "learn_mask", "load", "pull",
-    "push", "sample", "save", "synthesize", "train",
+    "TransformerPayne", "evaluate", "explore", "fit", "fit_many", "import_any", "import_folder", "learn_mask", "load",
+    "pull", "push", "sample", "save", "synthesize", "train",
 ]  # fmt: skip
 
 

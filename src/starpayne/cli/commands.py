@@ -5,6 +5,7 @@ from starpayne.cli import (
     distil,
     engines,
     evaluate,
+    explore,
     export,
     finetune,
     fit,
@@ -20,6 +21,6 @@ from starpayne.cli import (
 
 COMMANDS = (
     synthesize.register, engines.register, importing.register, train.register, finetune.register, distil.register,
-    evaluate.register, study.register, predict.register, fit.register, mask.register, info.register,
+    evaluate.register, study.register, predict.register, fit.register, mask.register, explore.register, info.register,
     export.register, sharing.register, demo.register,
 )  # fmt: skip
