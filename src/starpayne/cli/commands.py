@@ -1,6 +1,7 @@
 """The list of commands; each file registers its own."""
 
 from starpayne.cli import (
+    attention,
     demo,
     engines,
     evaluate,
@@ -11,6 +12,7 @@ from starpayne.cli import (
     info,
     mask,
     predict,
+    sensitivity,
     sharing,
     study,
     synthesize,
@@ -19,6 +21,6 @@ from starpayne.cli import (
 
 COMMANDS = (
     synthesize.register, engines.register, importing.register, train.register, finetune.register,
-    evaluate.register, study.register, predict.register, fit.register, mask.register, info.register,
-    export.register, sharing.register, demo.register,
+    evaluate.register, study.register, predict.register, fit.register, mask.register, sensitivity.register,
+    attention.register, info.register, export.register, sharing.register, demo.register,
 )  # fmt: skip

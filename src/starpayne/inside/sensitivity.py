@@ -42,13 +42,15 @@ class Sensitivity:
         wavelength, flux: (n,) pixels in Å of ``medium``, and the normalised flux on them.
         used: (n,) bool: the pixels that a fit would use.
         derivatives: (p, n) ∂flux/∂parameter on the pixels, physical units.
-        unique: (p, n) what of each derivative no other parameter, nor continuum or emulator's error, could imitate.
+        unique: (p, n) each derivative less its best imitation by all other parameters, continuum and emulator's error.
         emulator_error: (n,) 1 σ of the emulator on the pixels; 0 where it is unknown or left out.
         fisher: (p, p) information of the pixels, physical units, the emulator's error in and the continuum free.
         covariance: (p, p) of the errors of the ``fit``: the same, and what is known beforehand (priors, ranges).
         errors: kind (see ERRORS) → (p,) 1 σ errors, physical units.
         windows: (w + 1,) edges in Å.
-        share: (p, w) fraction of what the pixels tell of a parameter, the others free, that comes from each window.
+        share: (p, w) fraction of what the pixels tell of a parameter, the others free, that comes from each window:
+            also where the parameter itself does nothing but what could imitate it elsewhere would show.
+        share_alone: (p, w) the same with the others known: where its derivative is large.
         best: parameter → its best windows.
         snr, resolution, medium: of the spectrograph.
         flags: what a fit of this star would say.
@@ -67,6 +69,7 @@ class Sensitivity:
     errors: Mapping[str, np.ndarray]
     windows: np.ndarray
     share: np.ndarray
+    share_alone: np.ndarray
     best: Mapping[str, BestWindows]
     snr: float
     resolution: float
@@ -97,6 +100,7 @@ class Sensitivity:
             "fisher": self.fisher.tolist(), "covariance": self.covariance.tolist(),
             "correlation": self.correlation.tolist(), "window_edges": edge,
             "share": dict(zip(self.names, self.share.tolist(), strict=True)),
+            "share_alone": dict(zip(self.names, self.share_alone.tolist(), strict=True)),
             "best_windows": {
                 name: [
                     {"low": edge[w], "high": edge[w + 1], "error_so_far": error}
@@ -177,9 +181,10 @@ def sensitivity(
     first, last = own[used][0], own[used][-1]
     bounds = edges(float(first), float(last), window_width or float(last - first) / 50)
     if len(bounds) > MOST_WINDOWS + 1:
-        raise SpectrumError(f"window_width = {window_width:g} Å makes {len(bounds) - 1} windows; at most {MOST_WINDOWS}")
+        raise SpectrumError(
+            f"window_width = {window_width:g} Å makes {len(bounds) - 1} windows; at most {MOST_WINDOWS}"
+        )
     place = places(own, bounds)
-    share = np.stack([np.bincount(place, row**2, len(bounds) - 1) for row in unique]) if len(names) else np.zeros((0, 1))
     normal = per_window(linear, place, len(bounds) - 1)
     errors = {
         "fit": seen.covariance(), "photons": seen.covariance(emulator_error=False),
@@ -196,7 +201,8 @@ def sensitivity(
         derivatives=np.asarray(seen.descent.solution.jacobian, np.float64)[:, :n].T.dot(to_cube).T,
         unique=np.divide(unique, weight, out=np.zeros_like(unique), where=used) * scene.star.scale,
         emulator_error=error, fisher=information, covariance=errors["fit"], errors=sigma, windows=bounds,
-        share=share / np.maximum(share.sum(axis=1, keepdims=True), 1e-300),
+        share=_shares(unique, place, len(bounds) - 1),
+        share_alone=_shares(linear.design[:, : linear.p].T, place, len(bounds) - 1),
         best={name: best_windows(linear, normal, names.index(name), n_best) for name in wanted},
         snr=float(snr), resolution=float(resolution), medium=medium, flags=seen.flags,
     )  # fmt: skip
@@ -207,8 +213,18 @@ def held_at(at: Mapping[str, float], options: FitOptions, names: Sequence[str], 
     motions: dict[str, Any] = {name: {"rv": rv, "vsini": vsini}[name] for name in names if name in ("rv", "vsini")}
     unknown = [name for name in names if name not in at and name not in motions]
     if unknown:
-        raise LabelError(f"{unknown[0]!r} cannot be held: the star has no such label; it has {', '.join(at)}, rv, vsini")
+        raise LabelError(
+            f"{unknown[0]!r} cannot be held: the star has no such label; it has {', '.join(at)}, rv, vsini"
+        )
     return replace(options, fix={name: at[name] for name in names if name in at}, **motions)
+
+
+def _shares(rows: np.ndarray, place: np.ndarray, n_windows: int) -> np.ndarray:
+    """Return (p, n_windows) the fraction of the squares of each row (p, n) that lies in each window."""
+    sums = np.zeros((len(rows), n_windows))
+    for i, row in enumerate(rows):
+        sums[i] = np.bincount(place, row**2, n_windows)
+    return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-300)
 
 
 def _pixels(
