@@ -19,14 +19,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from yardstick import record
 
 from starpayne import bundle
-from starpayne.fitting import FitOptions, FitResult, ForwardModel, fit_many
+from starpayne.fitting import FitOptions, FitResult, fit_many
+from starpayne.fitting.forecast import forecast
+from starpayne.fitting.setup import Setup
 from starpayne.grid import Grid
 from starpayne.simulate import Observation, observe
 from starpayne.spectra import ObservedSpectrum
@@ -63,30 +62,12 @@ def robust(values: np.ndarray) -> float:
     return float(high - low) / 2
 
 
-def cramer_rao(model: bundle.Model, star: ObservedSpectrum, *truth: float) -> np.ndarray:
+def cramer_rao(setup: Setup, star: ObservedSpectrum, *truth: float) -> np.ndarray:
     """Return the smallest errors (n,) of labels, rv and v sin i that photon noise allows, the continuum being free."""
     *labels, rv, vsini = truth
-    forward, usable = ForwardModel.on(model.emulator, star.wavelength, RESOLUTION, medium=star.medium, velocity=rv)
-    flux, derivative = _linear(forward, jnp.asarray([*labels, 0.0, vsini], jnp.float32), rv)
-    used = usable & star.mask if star.mask is not None else usable
-    x = np.linspace(-1, 1, len(star.wavelength))[used]
-    basis = np.polynomial.chebyshev.chebvander(x, DEGREE)
-    flux, derivative = np.asarray(flux, np.float64)[used], np.asarray(derivative, np.float64)[used]
-    # The continuum of the observation, to a per cent.
-    continuum = np.median(star.flux[used] / flux)
-    weight = continuum / star.error[used]
-    design = np.column_stack([derivative, basis * flux[:, None]]) * weight[:, None]
-    scale = np.linalg.norm(design, axis=0)
-    covariance = np.linalg.pinv((design / scale).T @ (design / scale), rcond=1e-12) / np.outer(scale, scale)
-    return np.sqrt(np.diag(covariance))[: len(truth)]
-
-
-@eqx.filter_jit
-def _linear(forward: ForwardModel, parameters: jax.Array, rv: float) -> tuple[jax.Array, jax.Array]:
-    def flux(p: jax.Array) -> jax.Array:
-        return forward(p[:-2], rv + p[-2], p[-1])
-
-    return flux(parameters), jax.jacfwd(flux)(parameters)
+    named = dict(zip(setup.model.emulator.space.names, labels, strict=True))
+    bounds = forecast(star, setup, RESOLUTION, named, rv=rv, vsini=vsini).bounds(emulator_error=False)
+    return np.array(list(bounds.values()))
 
 
 def main() -> None:
@@ -112,7 +93,8 @@ def main() -> None:
         return np.array([[*getattr(r, fields[0]).values(), *(getattr(r, f) for f in fields[1:])] for r in fits])
 
     values, errors = of(("labels", "rv", "vsini")), of(("errors", "rv_error", "vsini_error"))
-    bounds = np.array([cramer_rao(model, observed[i], *truth[k]) for k, i in enumerate(good)])
+    setup = Setup(model, options)
+    bounds = np.array([cramer_rao(setup, observed[i], *truth[k]) for k, i in enumerate(good)])
     unsure = np.array([[f"unconstrained:{n}" in r.flags for n in names] for r in fits])
     table = {}
     for j, name in enumerate(names):

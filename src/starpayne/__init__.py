@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from starpayne.fitting import FitOptions, FitResult, LineMask, Posterior, fit, fit_many, learn_mask, sample
     from starpayne.grid import Grid
     from starpayne.importers import ImportOptions, import_any, import_folder
+    from starpayne.inside import Sensitivity, sensitivity
     from starpayne.labels import Constraint, Label, LabelSpace
     from starpayne.sharing import load, pull, push
     from starpayne.spectra import ObservedSpectrum
@@ -36,6 +37,7 @@ _HOME = {
     "FitOptions": "fitting", "FitResult": "fitting", "fit": "fitting", "fit_many": "fitting",
     "LineMask": "fitting", "learn_mask": "fitting", "Posterior": "fitting", "sample": "fitting",
     "Grid": "grid", "import_any": "importers", "import_folder": "importers", "ImportOptions": "importers",
+    "Sensitivity": "inside", "sensitivity": "inside",
     "Constraint": "labels", "Label": "labels", "LabelSpace": "labels",
     "load": "sharing", "pull": "sharing", "push": "sharing",
     "ObservedSpectrum": "spectra", "Design": "synthesis", "synthesize": "synthesis",
@@ -44,9 +46,9 @@ _HOME = {
 
 __all__ = [
     "Constraint", "Design", "Emulator", "FitOptions", "FitResult", "Grid", "ImportOptions", "Label", "LabelSpace",
-    "LineMask", "Model", "ObservedSpectrum", "Payne", "Posterior", "Recipe", "StarpayneError", "TrainingData",
-    "TransformerPayne", "evaluate", "explore", "fit", "fit_many", "import_any", "import_folder", "learn_mask", "load",
-    "pull", "push", "sample", "save", "synthesize", "train",
+    "LineMask", "Model", "ObservedSpectrum", "Payne", "Posterior", "Recipe", "Sensitivity", "StarpayneError",
+    "TrainingData", "TransformerPayne", "evaluate", "explore", "fit", "fit_many", "import_any", "import_folder",
+    "learn_mask", "load", "pull", "push", "sample", "save", "sensitivity", "synthesize", "train",
 ]  # fmt: skip
 
 

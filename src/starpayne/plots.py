@@ -22,15 +22,17 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#777777"
 
 
-def new_figure(*args: Any, **kwargs: Any) -> Any:
-    """Return a figure and its axes (rows, columns), made without global state."""
+def new_figure(
+    *args: Any, heights: Sequence[float] | None = None, widths: Sequence[float] | None = None, **kwargs: Any
+) -> Any:
+    """Return a figure and its axes (rows, columns), made without global state; heights and widths are relative."""
     # The object interface with the Agg canvas: no global state, no display, safe in worker threads.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(layout="constrained", dpi=150, **kwargs)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(*args, squeeze=False) if args else figure.subplots(1, 1, squeeze=False)
+    axes = figure.subplots(*(args or (1, 1)), squeeze=False, height_ratios=heights, width_ratios=widths)
     for axis in axes.flat:
         axis.grid(alpha=0.25, linewidth=0.5)
     return figure, axes

@@ -1,6 +1,7 @@
 """The list of commands; each file registers its own."""
 
 from starpayne.cli import (
+    attention,
     demo,
     distil,
     engines,
@@ -13,6 +14,7 @@ from starpayne.cli import (
     info,
     mask,
     predict,
+    sensitivity,
     sharing,
     study,
     synthesize,
@@ -21,6 +23,6 @@ from starpayne.cli import (
 
 COMMANDS = (
     synthesize.register, engines.register, importing.register, train.register, finetune.register, distil.register,
-    evaluate.register, study.register, predict.register, fit.register, mask.register, explore.register, info.register,
-    export.register, sharing.register, demo.register,
+    evaluate.register, study.register, predict.register, fit.register, mask.register, sensitivity.register,
+    attention.register, explore.register, info.register, export.register, sharing.register, demo.register,
 )  # fmt: skip

@@ -17,13 +17,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from starpayne.emulators.base import BoundEmulator, Emulator, HostArray, SpectralDomain
+from starpayne.emulators.blocks import Block, StarMatrices, run_blocks, star_matrices
 from starpayne.emulators.layers import ACTIVATIONS, check_activation, rms_norm
 from starpayne.errors import RecipeError
 from starpayne.labels import LabelSpace
 from starpayne.wavelengths import LOG10_ANGSTROM, Coordinate, log_grid, phases
-
-REFERENCE_DEPTH = 2
-"""Depth at which a residual branch has weight one; deeper networks weigh each branch by (L / this)^-1/2."""
 
 CPU_PIECE, GPU_PIECE = 2**17, 2**25
 """Numbers of the stream (rows × d) that go through the network together: the feed-forward layer, four times as wide,
@@ -34,17 +32,6 @@ MAX_WIDTH = 2**14
 
 WIDENING = 4
 """Units of the feed-forward layer for each of d, where nothing else is said."""
-
-
-class Block(eqx.Module):
-    """The weights of the L blocks, stacked along the first axis; no biases (arXiv:2407.05751)."""
-
-    query: Float[Array, "L d h k"]
-    key: Float[Array, "L d h k"]
-    value: Float[Array, "L d h k"]
-    out: Float[Array, "L h k d"]
-    up: Float[Array, "L d f"]
-    down: Float[Array, "L f d"]
 
 
 class TransformerPayne(Emulator):
@@ -213,42 +200,59 @@ class TransformerPayne(Emulator):
         stars, (n, d) = labels.shape[0], encoding.shape
         rows = rows_at_once(d)
         if stars * n <= rows:
-            outputs = self._outputs(labels, encoding[None])
+            outputs = self._outputs(self.tokens(labels), encoding[None])
         else:
             pieces = pad_and_split(encoding, rows)
             groups = pad_and_split(labels, max(1, rows // n))
             # A gradient makes the activations of each piece anew: to store them all and fetch them again took longer
             # (0.49 of a plain product's speed at 64×4 on one core, and 0.54 this way).
-            outputs = jax.lax.map(jax.checkpoint(lambda group: self._outputs(group, pieces)), groups)
+            outputs = jax.lax.map(jax.checkpoint(lambda group: self._outputs(self.tokens(group), pieces)), groups)
         return self._scaled(outputs.reshape(-1, *outputs.shape[-2:])[:stars, :n])
 
     def all_at_once(
         self, labels: Float[Array, "stars labels"], encoding: Float[Array, "wavelengths d"]
     ) -> Float[Array, "stars channels wavelengths"]:
         """Return :meth:`spectra`, whatever memory that takes."""
-        return self._scaled(self._outputs(labels, encoding[None]))
+        return self._scaled(self._outputs(self.tokens(labels), encoding[None]))
 
     def _scaled(
         self, outputs: Float[Array, "stars wavelengths channels"]
     ) -> Float[Array, "stars channels wavelengths"]:
         return self.center + self.width * outputs.transpose(0, 2, 1)
 
+    def watched(
+        self, tokens: Float[Array, "stars tokens d"], encoding: Float[Array, "wavelengths d"]
+    ) -> tuple[Float[Array, "stars channels wavelengths"], Float[Array, "L stars wavelengths heads tokens"]]:
+        """Return all channels of stars with these label tokens, and how much each wavelength attends to each token.
+
+        Args:
+            tokens: those of :meth:`tokens`, or others in their place.
+            encoding: of the wavelengths, all of which go through the network at once.
+        """
+        outputs, weights = self._through(star_matrices(self.block, tokens), encoding)
+        shape = (len(tokens), len(encoding), *weights[0].shape[1:])
+        return self._scaled(outputs), jnp.stack([layer.reshape(shape) for layer in weights])
+
     def _outputs(
-        self, labels: Float[Array, "stars labels"], pieces: Float[Array, "pieces wavelengths d"]
+        self, tokens: Float[Array, "stars tokens d"], pieces: Float[Array, "pieces wavelengths d"]
     ) -> Float[Array, "stars allwavelengths channels"]:
         """Return the unscaled outputs at all pieces of the wavelengths, one after the other."""
-        stars, (_, n, d) = labels.shape[0], pieces.shape
-        attention = star_matrices(self.block, self.tokens(labels))
-
-        def outputs(encoding: Float[Array, "wavelengths d"]) -> Float[Array, "stars wavelengths channels"]:
-            start = jnp.broadcast_to(encoding, (stars, n, d)).reshape(stars * n, d)
-            stream = run_blocks(self.block, attention, start, self.products, self.activation)
-            hidden = ACTIVATIONS[self.activation](rms_norm(stream) @ self.head[0])
-            return (hidden @ self.head[1]).reshape(stars, n, -1)
-
+        matrices, (_, n, _) = star_matrices(self.block, tokens), pieces.shape
+        stars = len(tokens)
         if len(pieces) == 1:
-            return outputs(pieces[0])
-        return jnp.moveaxis(jax.lax.map(jax.checkpoint(outputs), pieces), 0, 1).reshape(stars, len(pieces) * n, -1)
+            return self._through(matrices, pieces[0])[0]
+        outputs = jax.lax.map(jax.checkpoint(lambda piece: self._through(matrices, piece)[0]), pieces)
+        return jnp.moveaxis(outputs, 0, 1).reshape(stars, len(pieces) * n, -1)
+
+    def _through(
+        self, matrices: StarMatrices, encoding: Float[Array, "wavelengths d"]
+    ) -> tuple[Float[Array, "stars wavelengths channels"], list[Float[Array, "rows heads tokens"]]]:
+        """Return the unscaled outputs, and the attention of each layer."""
+        stars, (n, d) = matrices.to_scores.shape[1], encoding.shape
+        start = jnp.broadcast_to(encoding, (stars, n, d)).reshape(stars * n, d)
+        stream, weights = run_blocks(self.block, matrices, start, self.products, self.activation)
+        hidden = ACTIVATIONS[self.activation](rms_norm(stream) @ self.head[0])
+        return (hidden @ self.head[1]).reshape(stars, n, -1), weights
 
 
 def rows_at_once(width: int) -> int:
@@ -265,68 +269,6 @@ def pad_and_split(x: Float[Array, "n m"], most: int) -> Float[Array, "pieces siz
     pieces = -(-len(x) // most)
     size = -(-len(x) // pieces)
     return jnp.pad(x, ((0, pieces * size - len(x)), (0, 0)), mode="edge").reshape(pieces, size, -1)
-
-
-class StarMatrices(eqx.Module):
-    """What attention needs to know of each star, in each layer: heads and tokens are one axis of h·T."""
-
-    to_scores: Float[Array, "L stars hT d"]
-    from_scores: Float[Array, "L stars hT d"]
-
-
-def star_matrices(block: Block, tokens: Float[Array, "stars tokens d"]) -> StarMatrices:
-    """Multiply the query and key weights, and the value and output weights, into one matrix each per star and layer.
-
-    That leaves 4·d·heads·tokens operations per wavelength of attention instead of 4·d² + 4·d·tokens: half, at 16
-    tokens and heads of 32.
-    """
-    depth, d, heads, k = block.query.shape
-    stars, n_tokens, _ = tokens.shape
-    flat = tokens.reshape(stars * n_tokens, d)
-
-    def fold(inner: Float[Array, "d h k"], outer: Float[Array, "h k d"]) -> Float[Array, "stars hT d"]:
-        vectors = (flat @ inner.reshape(d, heads * k)).reshape(-1, heads, k)
-        folded = jnp.einsum("rhk,hkd->hrd", vectors, outer).reshape(heads, stars, n_tokens, d)
-        return folded.transpose(1, 0, 2, 3).reshape(stars, heads * n_tokens, d)
-
-    queries = block.query.transpose(0, 2, 3, 1)
-    # Scores scaled by 1/k rather than 1/sqrt(k): the μP attention scale of the published code.
-    to_scores = jnp.stack([fold(block.key[i], queries[i] / k) for i in range(depth)])
-    from_scores = jnp.stack([fold(block.value[i], block.out[i]) for i in range(depth)])
-    return StarMatrices(to_scores, from_scores)
-
-
-def run_blocks(
-    block: Block, attention: StarMatrices, stream: Float[Array, "rows d"], precision: str = "float32",
-    activation: str = "gelu",
-) -> Float[Array, "rows d"]:  # fmt: skip
-    """Pass wavelength vectors, those of one star after those of another, through all blocks.
-
-    The stream stays a matrix (rows of all stars) wherever all stars share the weights: XLA's gradient of a weight
-    that is contracted over two axes is 2.5 times slower on the CPU than over one.
-    """
-    depth, d, heads, _ = block.query.shape
-    stars = attention.to_scores.shape[1]
-    branch = float((depth / REFERENCE_DEPTH) ** -0.5)
-    # XLA's product for the gradient of a weight reaches 50 GFLOP/s where the weight is tall, and 95 where it is wide
-    # (one core of an EPYC). Used in transposed form, the tall weight is a wide one, transposed once for all layers.
-    down = block.down.transpose(0, 2, 1)
-
-    def product(subscripts: str, x: Array, y: Array) -> Array:
-        if precision == "bfloat16":
-            x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
-        return jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32)
-
-    def attend(x: Array, i: int) -> Array:
-        scores = product("bnd,bsd->bns", x.reshape(stars, -1, d), attention.to_scores[i])
-        weights = jax.nn.softmax(scores.reshape(len(x), heads, -1), axis=-1).reshape(scores.shape)
-        return product("bns,bsd->bnd", weights, attention.from_scores[i]).reshape(x.shape)
-
-    for i in range(depth):
-        stream = stream + branch * attend(rms_norm(stream), i)
-        hidden = ACTIVATIONS[activation](product("rd,df->rf", rms_norm(stream), block.up[i]))
-        stream = stream + branch * product("rf,df->rd", hidden, down[i])
-    return stream
 
 
 class BoundTransformerPayne(BoundEmulator):

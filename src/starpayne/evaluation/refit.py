@@ -17,8 +17,9 @@ from starpayne.evaluation.observed import ObservedStars
 from starpayne.fitting import ForwardModel
 from starpayne.fitting.freedom import FreeLabels
 from starpayne.fitting.lockstep import Lane, derivatives, in_batches, lanes, solve_together
+from starpayne.fitting.projection import project, standard_errors
 from starpayne.fitting.solver import Parameters, Problem, Solution
-from starpayne.fitting.statistics import AT_BOUND, project, to_gain
+from starpayne.fitting.statistics import AT_BOUND, to_gain
 from starpayne.wavelengths import convert_medium
 
 MAX_ITERATIONS = 100
@@ -165,7 +166,7 @@ class Fitter:
             for i, row in enumerate(rows):
                 _, jacobian = project(*self._at(np.asarray(model)[i], cube[row], model[i], derivative[i]))
                 if np.all(np.isfinite(jacobian)):
-                    sigma[row] = _standard_errors(jacobian, by_cube[i])
+                    sigma[row] = standard_errors(jacobian, by_cube[i])
 
         in_batches(lanes(bound, len(self.parameters), len(truth)), np.arange(len(truth)), compute)
         return sigma
@@ -197,13 +198,3 @@ class Fitter:
         at_bound = (cube < AT_BOUND) | (cube > 1 - AT_BOUND)
         model, derivative = (np.array([getattr(lane, n) for lane in lanes]) for n in ("model", "derivative"))
         return Fits(cube, self.parameters.labels.from_cube(cube), chi2, converged, at_bound, model, derivative)
-
-
-def _standard_errors(jacobian: np.ndarray, by_cube: np.ndarray) -> np.ndarray:
-    """Return (p,) standard errors of the labels.
-
-    What the spectrum does not say at all is a very large number, not infinity.
-    """
-    _, singular, directions = np.linalg.svd(jacobian, full_matrices=False)
-    spread = by_cube @ directions.T / np.maximum(singular, 1e-9 * max(singular[0], 1e-30))
-    return np.sqrt(np.sum(spread**2, axis=1))

@@ -1,5 +1,9 @@
 """The plots of the page: spectrum with element lines, residuals, and the derivative by one label."""
 
+# Bokeh's properties take more than their declared types say: a title is a string or an object with a text.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+# pyright: reportIndexIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -13,16 +13,45 @@ def whitened_in_float64(problem: Problem, columns: np.ndarray) -> np.ndarray:
     return columns - whitener @ (whitener.T @ columns)
 
 
-def project(problem: Problem, solution: Solution) -> tuple[np.ndarray, np.ndarray]:
-    """Return whitened residual (n,) and derivative (n, p) of the pixels with the continuum solved, in float64."""
+def project(problem: Problem, solution: Solution, known_continuum: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Return whitened residual (n,) and derivative (n, p) of the pixels with the continuum solved, in float64.
+
+    Args:
+        known_continuum: take the continuum that was solved for the true one, so that the derivatives keep what it could
+            have explained.
+    """
     w = np.asarray(problem.inverse_error, np.float64)
-    basis, flux = np.asarray(problem.basis, np.float64), np.asarray(problem.flux, np.float64)
-    model, derivative = np.asarray(solution.model, np.float64), np.asarray(solution.jacobian, np.float64)
-    design = whitened_in_float64(problem, basis * (model * w)[:, None])
-    if not np.all(np.isfinite(design)):
-        return np.full(len(flux), np.nan), np.full((len(flux), len(derivative)), np.nan)
-    data = whitened_in_float64(problem, flux * w)
-    q, r = np.linalg.qr(design)
-    continuum = basis @ np.linalg.lstsq(r, q.T @ data, rcond=None)[0]
+    derivative = np.asarray(solution.jacobian, np.float64)
+    data, q, continuum = solved_continuum(problem, solution)
+    if not np.all(np.isfinite(q)):
+        return np.full(len(w), np.nan), np.full((len(w), len(derivative)), np.nan)
     columns = whitened_in_float64(problem, (derivative * (continuum * w)).T)
-    return data - q @ (q.T @ data), q @ (q.T @ columns) - columns
+    explained = 0.0 if known_continuum else q @ (q.T @ columns)
+    return data - q @ (q.T @ data), explained - columns
+
+
+def solved_continuum(problem: Problem, solution: Solution) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the whitened flux (n,), an orthogonal basis (n, c) of what the continuum explains of it, and the continuum
+    (n,); NaN where the model has no numbers."""
+    w, flux = np.asarray(problem.inverse_error, np.float64), np.asarray(problem.flux, np.float64)
+    basis, model = np.asarray(problem.basis, np.float64), np.asarray(solution.model, np.float64)
+    design = whitened_in_float64(problem, basis * (model * w)[:, None])
+    data = whitened_in_float64(problem, flux * w)
+    if not np.all(np.isfinite(design)):
+        return data, np.full(design.shape, np.nan), np.full(len(flux), np.nan)
+    q, r = np.linalg.qr(design)
+    return data, q, basis @ np.linalg.lstsq(r, q.T @ data, rcond=None)[0]
+
+
+def standard_errors(jacobian: np.ndarray, by_cube: np.ndarray) -> np.ndarray:
+    """Return (p,) Cramér–Rao bounds, the smallest errors that the data allow: no prior, no bounds on any parameter.
+
+    What the spectrum does not say at all is a very large number, not infinity.
+
+    Args:
+        jacobian: (n, p) of the whitened residual, by the solver's coordinates.
+        by_cube: (p, p) the derivative of the physical parameters by these.
+    """
+    _, singular, directions = np.linalg.svd(jacobian, full_matrices=False)
+    spread = by_cube @ directions.T / np.maximum(singular, 1e-9 * max(singular[0], 1e-30))
+    return np.sqrt(np.sum(spread**2, axis=1))

@@ -59,10 +59,10 @@ def summarise(descent: Descent, setup: Setup) -> FitResult:
     by_prior = prior_rows(problem, parameters, setup, theta, np.array([shift, vsini2, sigma2]))[1]
     data = jacobian.T @ jacobian / factor
     prior = by_prior.T @ by_prior
-    in_cube, from_data = _inverse(data + prior), _inverse(data)
-    by_cube = _to_physical(parameters, plan, cube, in_cube, rv, vsini2, sigma2, setup)
+    in_cube, from_data = inverse_in_cube(data + prior), inverse_in_cube(data)
+    by_cube = to_physical(parameters, plan, cube, in_cube, rv, vsini2, sigma2, setup)
     covariance = by_cube @ in_cube @ by_cube.T
-    raw = by_cube @ _inverse(stated_jacobian.T @ stated_jacobian + prior) @ by_cube.T
+    raw = by_cube @ inverse_in_cube(stated_jacobian.T @ stated_jacobian + prior) @ by_cube.T
     errors = dict(zip(parameters.names, np.sqrt(np.diag(covariance)), strict=True))
     raw_errors = dict(zip(parameters.names, np.sqrt(np.diag(raw)), strict=True))
 
@@ -143,7 +143,7 @@ def to_gain(residual: np.ndarray, jacobian: np.ndarray, theta: np.ndarray) -> fl
     return float(target @ target - np.sum((r @ step - target) ** 2))
 
 
-def _inverse(hessian: np.ndarray) -> np.ndarray:
+def inverse_in_cube(hessian: np.ndarray) -> np.ndarray:
     """Invert in the unit cube, with a Gaussian of the full range on each coordinate.
 
     It bounds what the data leave open, and takes 3 % off an error of a quarter of the range.
@@ -201,7 +201,7 @@ def prior_rows(
     return off[held], (derivative * inverse[:, None])[held]
 
 
-def _to_physical(
+def to_physical(
     parameters: Parameters, plan: Plan, cube: np.ndarray, in_cube: np.ndarray, rv: float, vsini2: float, sigma2: float,
     setup: Setup,
 ) -> np.ndarray:  # fmt: skip

@@ -17,7 +17,8 @@ import numpy as np
 
 from starpayne.bundle import named_arrays
 from starpayne.emulators import TransformerPayne
-from starpayne.emulators.transformer import REFERENCE_DEPTH, WIDENING
+from starpayne.emulators.blocks import REFERENCE_DEPTH
+from starpayne.emulators.transformer import WIDENING
 from starpayne.errors import BundleError
 from starpayne.importers.aet_bundle import METADATA, AetBundle, activation_of, leaf
 from starpayne.importers.foreign_networks import Pixels, domain_of
