@@ -46,16 +46,18 @@ class Knob:
     def _moved(self, event: Any) -> None:
         if self._silent or event.new is None:
             return
-        self.set(event.new)
-        self._turned(self.dial.name, float(event.new))
+        # A slider counts its steps in binary: 0.1 + 0.2 is not what anyone wants in a link.
+        value = round(float(event.new), 9)
+        self.set(value)
+        self._turned(self.dial.name, value)
 
     def set(self, value: float) -> None:
-        """Show a value without calling back."""
+        """Show a value without calling back; the box has one digit more than the slider has steps for."""
         self._silent = True
         try:
-            for widget in (self.box, self.slider):
-                if widget.value != value:
-                    widget.value = value
+            for widget, shown in ((self.box, round(value, self.dial.digits + 1)), (self.slider, value)):
+                if widget.value != shown:
+                    widget.value = shown
         finally:
             self._silent = False
 

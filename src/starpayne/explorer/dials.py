@@ -50,7 +50,12 @@ class Dial:
             >>> Dial("teff", "Teff", "K", 4000.0, 8000.0, 10.0, 5772.0).text(5772.4)
             '5772'
         """
-        return f"{value:.{max(0, -math.floor(math.log10(self.step) + 1e-9))}f}".replace("-", "−")
+        return f"{value:.{self.digits}f}".replace("-", "−")
+
+    @property
+    def digits(self) -> int:
+        """Digits after the point that the step asks for."""
+        return max(0, -math.floor(math.log10(self.step) + 1e-9))
 
     @property
     def range(self) -> str:

@@ -34,7 +34,7 @@ const i = cb_data.index.indices[0]
 const element = i === undefined ? null : marks.data.element[i]
 if (element === marks.tags[0]) return
 marks.tags = [element]
-marks.data.alpha = Float32Array.from(marks.data.element, e => e === element ? 0.75 : 0)
+marks.data.alpha = Float32Array.from(marks.data.element, e => e === element ? 0.4 : 0)
 marks.data.bold = Float32Array.from(marks.data.element, e => element === null || e === element ? 1 : 0.25)
 marks.change.emit()
 """
@@ -90,7 +90,7 @@ class Plots:
         ]
         model, observed, derivative, marks = sources
         top = plot("spectrum", "Normalised flux", y_range=Range1d(0, TOP))
-        lines = top.segment("x", 0, "x", TOP, source=marks, color=VERMILION, alpha="alpha", line_width=6)
+        lines = top.segment("x", 0, "x", TOP, source=marks, color=VERMILION, alpha="alpha", line_width=4)
         top.line("x", "y", source=observed, color="black", line_width=1, legend_label="observed", visible=False)
         top.line("x", "y", source=model, color=BLUE, line_width=1.6, legend_label="model")
         top.segment("x", 1.035, "x", 1.06, source=marks, color="black", alpha="bold", line_width=1.5)

@@ -28,6 +28,9 @@ SOON, REST, LONG_REST, NEXT, LOOK = 1, 200, 400, 20, 500
 after that until the lines do, between two elements, and between two looks at a fit."""
 
 
+STATUS = ":host { font-size: 13px; line-height: 17px; color: #7a3300; overflow-y: auto; }"
+
+
 class Page:
     """One visitor's page.
 
@@ -50,8 +53,7 @@ class Page:
         self._watcher: Any = None
         self.plots = Plots.of(predictor)
         self.controls = Controls.of(predictor.panel, self.turn, self.state.derivative)
-        self.status = pn.pane.HTML("", margin=(0, 8), min_height=20, sizing_mode="stretch_width",
-                                   stylesheets=[":host { font-size: 13px; color: #7a3300; }"])  # fmt: skip
+        self.status = pn.pane.HTML("", margin=(0, 8), height=36, sizing_mode="stretch_width", stylesheets=[STATUS])
         self._plots_pane = pn.pane.Bokeh(self.plots.layout, sizing_mode="stretch_width", margin=0)
         self.view = self._laid_out()
         for name, value in self.state.values:

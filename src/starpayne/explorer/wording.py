@@ -51,4 +51,4 @@ def notes_by_dial(flags: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]
 
 def as_html(lines: Iterable[str]) -> str:
     """Return lines of plain text as HTML that shows them and does nothing else."""
-    return '<div role="status" aria-live="polite">' + "<br>".join(escape(line) for line in lines) + "</div>"
+    return '<div role="status" aria-live="polite">' + " · ".join(escape(line) for line in lines) + "</div>"
