@@ -50,9 +50,10 @@ def observe(payne_model: Model) -> Callable[..., ObservedSpectrum]:
 
 @pytest.fixture
 def as_text() -> Callable[[ObservedSpectrum], bytes]:
-    """The file of a spectrum."""
+    """The file of the pixels of a spectrum that may be used."""
 
     def write(spectrum: ObservedSpectrum) -> bytes:
+        spectrum = spectrum.select(spectrum.used)
         assert spectrum.error is not None
         rows = zip(spectrum.wavelength, spectrum.flux, spectrum.error, strict=True)
         return ("wavelength_air flux error\n" + "\n".join(f"{w:.4f} {f:.6f} {e:.6f}" for w, f, e in rows)).encode()
