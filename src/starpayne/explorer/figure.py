@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +18,6 @@ from starpayne.explorer.lines import Line
 from starpayne.explorer.observed import Comparison, Observed
 from starpayne.explorer.predictor import Predictor
 from starpayne.plots import COLOURS, GREY
-
-if TYPE_CHECKING:
-    from bokeh.models import ColumnDataSource
-    from bokeh.plotting import figure as BokehFigure
 
 BLUE, VERMILION, GREEN = COLOURS[:3]
 FONT = "Helvetica, Arial, sans-serif"
@@ -43,16 +39,22 @@ marks.change.emit()
 
 @dataclass(frozen=True, eq=False)
 class Plots:
-    """What of the plots changes: their data, and the residual panel, which is there with an observed spectrum only."""
+    """What of the plots changes: their data, and the residual panel, which is there with an observed spectrum only.
+
+    Args:
+        layout: all of them, a Bokeh layout.
+        model, observed, derivative, marks: sources of data (``bokeh.models.ColumnDataSource``).
+        spectrum, residual, slope: the plots (``bokeh.plotting.figure``), from top to bottom.
+    """
 
     layout: Any
-    model: ColumnDataSource
-    observed: ColumnDataSource
-    derivative: ColumnDataSource
-    marks: ColumnDataSource
-    spectrum: BokehFigure
-    residual: BokehFigure
-    slope: BokehFigure
+    model: Any
+    observed: Any
+    derivative: Any
+    marks: Any
+    spectrum: Any
+    residual: Any
+    slope: Any
 
     @classmethod
     def of(cls, predictor: Predictor) -> Plots:
@@ -62,11 +64,11 @@ class Plots:
         from bokeh.plotting import figure
 
         domain = predictor.model.emulator.domain
-        x_range = Range1d(domain.low, domain.high)
+        x_range = Range1d(start=domain.low, end=domain.high)
         tools = "pan,wheel_zoom,box_zoom,reset,save"
 
         def plot(name: str, label: str, title: str | None = None, **settings: Any) -> Any:
-            made = figure(
+            made: Any = figure(
                 height=HEIGHTS[name], title=title or "", sizing_mode="stretch_width", x_range=x_range, tools=tools,
                 name=name, active_scroll="wheel_zoom", y_axis_label=label, output_backend="canvas", min_border_left=68,
                 **settings,
@@ -89,7 +91,7 @@ class Plots:
             ColumnDataSource(_marks({}), name="marks", tags=[None]),
         ]
         model, observed, derivative, marks = sources
-        top = plot("spectrum", "Normalised flux", y_range=Range1d(0, TOP))
+        top = plot("spectrum", "Normalised flux", y_range=Range1d(start=0, end=TOP))
         lines = top.segment("x", 0, "x", TOP, source=marks, color=VERMILION, alpha="alpha", line_width=4)
         top.line("x", "y", source=observed, color="black", line_width=1, legend_label="observed", visible=False)
         top.line("x", "y", source=model, color=BLUE, line_width=1.6, legend_label="model")
@@ -179,7 +181,7 @@ def _marks(lines: Mapping[str, tuple[Line, ...]]) -> dict[str, Any]:
     }
 
 
-def _send(source: ColumnDataSource, columns: Mapping[str, np.ndarray]) -> None:
+def _send(source: Any, columns: Mapping[str, np.ndarray]) -> None:
     """Set columns of a source, and leave those alone that are the same."""
     old = source.data
     changed = {name: array for name, array in columns.items() if not np.array_equal(old[name], array)}
@@ -188,4 +190,4 @@ def _send(source: ColumnDataSource, columns: Mapping[str, np.ndarray]) -> None:
         source.data = dict(columns)
         return
     for name, array in changed.items():
-        source.data[name] = array  # pyright: ignore[reportArgumentType]
+        source.data[name] = array

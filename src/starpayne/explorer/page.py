@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from starpayne.bundle import Model
 from starpayne.errors import StarpayneError
 from starpayne.explorer import downloads
 from starpayne.explorer.controls import ABUNDANCES_HELD, Controls
@@ -284,33 +282,3 @@ class Page:
         sides = pn.Row(*controls.sides(self.predictor.panel), margin=(4, 0, 0, 8))
         main = pn.Column(pn.Row(controls.busy, self.status), self._plots_pane, sizing_mode="stretch_width", margin=0)
         return pn.Column(top, pn.Row(sides, main, sizing_mode="stretch_width"), sizing_mode="stretch_width")
-
-
-def explore(
-    model: Model | None = None, spectrum: ObservedSpectrum | str | Path | None = None, resolution: float | None = None
-) -> Any:
-    """Return an interactive page of a model, to be shown in a notebook or served by Panel.
-
-    Args:
-        model: the model; by default the one that comes with starpayne.
-        spectrum: an observed spectrum to compare and to fit, or the file of one.
-        resolution: λ/FWHM to begin with: the spectrograph's.
-
-    Returns:
-        a ``panel`` object; each call returns one that has its own state.
-
-    Raises:
-        MissingExtraError: without the ``explorer`` extra.
-        SpectrumError: for a spectrum or resolution that does not suit the model, or a model of intensities.
-
-    Example:
-        ``starpayne.explore(model, starpayne.ObservedSpectrum.read("star.fits"), resolution=47000)``
-    """
-    from starpayne.bundle import load
-
-    library()
-    predictor = Predictor.of(load() if model is None else model, resolution)
-    if spectrum is not None and not isinstance(spectrum, ObservedSpectrum):
-        spectrum = ObservedSpectrum.read(spectrum)
-    observed = None if spectrum is None else Observed.of(spectrum, predictor)
-    return Page(predictor, FitQueue(predictor.model), observed).view
