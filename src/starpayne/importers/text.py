@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def read_text(path: Path, size: int | None = None) -> str:
         if size is None and len(data) > MAX_TEXT:
             raise GridError(f"{path.name} unpacks to more than {MAX_TEXT // 2**20} MB")
         return data.decode("utf-8", errors="strict" if size is None else "ignore")
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         if isinstance(error, GridError):
             raise
         raise GridError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
