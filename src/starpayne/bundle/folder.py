@@ -20,7 +20,7 @@ from safetensors.numpy import save as serialise_safetensors
 from starpayne.bundle.model import Model, Residuals, size_features
 from starpayne.emulators import CHANNELS, Emulator, SpectralDomain, architecture
 from starpayne.errors import BundleError, OutputExistsError, StarpayneError
-from starpayne.files import read_json, replace_folder, write_json
+from starpayne.files import read_json, refuse_foreign, replace_folder, write_json
 from starpayne.labels import MU, LabelSpace
 
 SCHEMA = 1
@@ -46,12 +46,13 @@ def save(model: Model, path: str | Path, overwrite: bool = False, precision: str
             for the scaling of the output); what is computed with them is float32 in either case.
 
     Raises:
-        OutputExistsError: if the path exists and ``overwrite`` is not set.
+        OutputExistsError: if the path exists and ``overwrite`` is not set, or it is a folder that holds no model.
         BundleError: if a weight is not finite, or the precision is not known.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; give another path, or --overwrite to replace it")
+    refuse_foreign(path, MANIFEST, "adapter.json", "checkpoint")
     if precision not in PRECISIONS:
         raise BundleError(f"precision {precision!r} is not known; weights are saved as {' or '.join(PRECISIONS)}")
     emulator = model.emulator

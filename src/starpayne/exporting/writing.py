@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from starpayne.bundle import Model, load_folder, save
+from starpayne.bundle import MANIFEST, Model, load_folder, save
 from starpayne.emulators import Emulator
 from starpayne.errors import BundleError, OutputExistsError, did_you_mean
 from starpayne.exporting.npz import reader_of, write_npz
 from starpayne.exporting.onnx import write_onnx
+from starpayne.files import refuse_foreign, remove
 
 KINDS = ("npz", "onnx", "bfloat16")
 """What a model can be written as."""
@@ -52,35 +53,51 @@ def export(model: Model, path: str | Path, to: str, overwrite: bool = False) -> 
     Raises:
         OutputExistsError: something is there.
         BundleError: the kind is not known; there is no reader for the architecture; or the export computes something
-            else than the model (the files are deleted).
+            else than the model (what stood at the path stays).
         MissingExtraError: ``onnx`` without its extra.
     """
     if to not in KINDS:
         raise BundleError(f"{to!r} is not known{did_you_mean(to, KINDS)}; a model is exported as {', '.join(KINDS)}")
     path, emulator = Path(path), model.emulator
-    reader = path.with_name(f"{path.stem}_reader.py")
-    files = (path, reader) if to == "npz" else (path,)
+    files = (path, reader_path(path)) if to == "npz" else (path,)
     for file in files:
         if file.exists() and not overwrite:
             raise OutputExistsError(f"{file} exists; give another path, or --overwrite to replace it")
     if to == "bfloat16":
-        save(model, path, overwrite, precision="bfloat16")
-        rounded = load_folder(path).emulator
-        written = Exported(files, *_differences(emulator, lambda labels: _spectrum(rounded, labels)))
-    else:
-        run = (write_npz if to == "npz" else write_onnx)(emulator, path)
-        if to == "npz":
-            reader.write_text(reader_of(emulator), encoding="utf-8")
-        written = Exported(files, *_differences(emulator, run))
-    allowed = ALLOWED_BFLOAT16 if to == "bfloat16" else max(ALLOWED, _own_rounding(emulator))
-    if not written.largest <= allowed:
+        refuse_foreign(path, MANIFEST)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its place until it is known to be right: what stood there is not lost to an export that fails.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        draft = Path(folder) / path.name
+        mean, largest = _differences(emulator, _write(model, draft, to))
+        allowed = ALLOWED_BFLOAT16 if to == "bfloat16" else max(ALLOWED, _own_rounding(emulator))
+        if not largest <= allowed:
+            raise BundleError(
+                f"exported as {to}, this {emulator.architecture} emulator is off by {largest:.1e} in flux (allowed "
+                f"{allowed:.0e}); nothing was kept"
+            )
         for file in files:
-            (shutil.rmtree if file.is_dir() else Path.unlink)(file)
-        raise BundleError(
-            f"exported as {to}, this {emulator.architecture} emulator is off by {written.largest:.1e} in flux (allowed "
-            f"{allowed:.0e}); nothing was kept"
-        )
-    return written
+            remove(file)
+            (draft.parent / file.name).rename(file)
+    return Exported(files, mean, largest)
+
+
+def _write(model: Model, path: Path, to: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Write an export and return what it computes, labels → (channels, wavelengths)."""
+    emulator = model.emulator
+    if to == "bfloat16":
+        save(model, path, precision="bfloat16")
+        rounded = load_folder(path).emulator
+        return lambda labels: _spectrum(rounded, labels)
+    if to == "npz":
+        reader_path(path).write_text(reader_of(emulator), encoding="utf-8")
+        return write_npz(emulator, path)
+    return write_onnx(emulator, path)
+
+
+def reader_path(path: Path) -> Path:
+    """Return where the reader of an ``.npz`` stands."""
+    return path.with_name(f"{path.stem}_reader.py")
 
 
 def _own_rounding(emulator: Emulator) -> float:

@@ -1,31 +1,19 @@
-"""The names that others give to stellar labels, and the label table of a network that states minima and maxima."""
+"""The label table of a network that states the minima and maxima of its inputs."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from starpayne.errors import BundleError
+from starpayne.importers.names import HOT, canonical
 from starpayne.labels import Label, LabelSpace
-
-SPELLINGS = {
-    "t_eff": "teff", "temp": "teff", "temperature": "teff", "effective_temperature": "teff",
-    "log_g": "logg", "log(g)": "logg", "log g": "logg", "gravity": "logg",
-    "[fe/h]": "feh", "fe_h": "feh", "fe/h": "feh", "[alpha/fe]": "alpha_fe", "[a/fe]": "alpha_fe", "afe": "alpha_fe",
-    "vturb": "vmic", "v_turb": "vmic", "v_mic": "vmic", "xi": "vmic", "vmacro": "vmac", "v_macro": "vmac",
-    "c12/c13": "c12_c13", "12c/13c": "c12_c13",
-}  # fmt: skip
-"""Other spellings → names here; names that are known in neither way stay as they are."""
 
 LOGARITHMIC = ("logteff", "log_teff", "log10_teff", "log10teff", "log10(teff)")
 """A temperature given as its logarithm: the label is Teff on a log10 scale, which is the same network."""
 
 UNITS = {"vmac": "km/s"}
-
-KILOKELVIN = 100.0
-"""A highest temperature below this is in thousands of K, as in some of The Payne's networks."""
 
 
 def label_space(
@@ -64,7 +52,7 @@ def label_space(
             if max(ends) > 10:
                 raise BundleError(f"{where}: the label {given} reaches {max(ends):g}, which is no logarithm of a Teff")
             ends, transform = [10.0**x for x in ends], "log10"
-        elif name == "teff" and 0 < ends[1] < KILOKELVIN:
+        elif name == "teff" and 0 < ends[1] < HOT:
             ends = [1000 * x for x in ends]
         unit = UNITS.get(name, "dex" if name.endswith("_h") else "")
         labels.append(Label(name, ends[0], ends[1], unit, transform, (ends[2], ends[3])))
@@ -81,10 +69,4 @@ def starpayne_name(given: str) -> str:
         >>> [starpayne_name(name) for name in ("Teff", "[Fe/H]", "[C/H]", "vturb", "logTeff")]
         ['teff', 'feh', 'c_h', 'vmic', 'teff']
     """
-    spelt = given.strip().lower()
-    if spelt in LOGARITHMIC:
-        return "teff"
-    if spelt in SPELLINGS:
-        return SPELLINGS[spelt]
-    ratio = re.fullmatch(r"\[([a-z]+)/([a-z]+)\]", spelt)
-    return f"{ratio[1]}_{ratio[2]}" if ratio else spelt
+    return "teff" if given.strip().lower() in LOGARITHMIC else canonical(given)

@@ -12,11 +12,12 @@ from starpayne.errors import GridError
 
 ALIASES = {
     "teff": ("temp", "temperature", "t_eff", "effective_temperature"),
-    "logg": ("log_g", "log_surf_grav"),
+    "logg": ("log_g", "log_surf_grav", "gravity"),
     "feh": ("fe_h", "m_h", "mh", "met", "metallicity", "metals", "monh"),
     "alpha_fe": ("alpha", "a_m", "alpha_m", "afe", "a_fe", "alphafe", "alpha_over_m"),
     "vmic": ("v_mic", "vturb", "v_turb", "vmicro", "v_micro", "xi", "vt", "microturbulence", "turbvel"),
     "vmac": ("v_mac", "vmacro", "v_macro", "macroturbulence"),
+    "c12_c13": ("12c_13c",),
     "c_fe": ("c_m", "carbon", "cfe"),
 }  # fmt: skip
 """Other names of a label, in small letters, with _ for / and without brackets."""
