@@ -226,8 +226,12 @@ def _fitted_values(result: FitResult) -> str:
     """Return the values that a spectrum tells, with their errors, in lines of six."""
     values = [(n, v, result.errors[n]) for n, v in result.labels.items() if n not in result.fixed]
     values += [("rv", result.rv, result.rv_error), ("vsini", result.vsini, result.vsini_error)]
+    names = {"rv": "$v_\\mathrm{rad}$", "vsini": "$v\\,\\sin i$"}
+    units = {n: "km/s" if n in names else unit_of(n) for n, _, _ in values}
+    # Abundances and log g are in dex, as every reader knows; the line has no room for it.
+    units = {n: f" {unit}" if unit in ("K", "km/s") else "" for n, unit in units.items()}
     words = [
-        f"{symbol_of(n)} {v:.{0 if n == 'teff' else 2}f}±{e:.{0 if n == 'teff' else 2}f}"
+        f"{names.get(n) or symbol_of(n)} {v:.{0 if n == 'teff' else 2}f}±{e:.{0 if n == 'teff' else 2}f}{units[n]}"
         for n, v, e in values
         if f"unconstrained:{n}" not in result.flags and np.isfinite(v)
     ]
