@@ -136,12 +136,9 @@ class ObservedSpectrum:
             raise SpectrumError(f"unit {unit!r} is not known; choose one of {', '.join(UNITS)}")
         path = Path(path)
         columns = read_columns(path)
-        spectrum = cls._from_columns(
-            columns.wavelength, columns.flux, columns.error, unit or columns.unit, medium or columns.medium, path.name
+        return cls.from_columns(
+            columns.wavelength, columns.flux, columns.error, unit or columns.unit, path.name, columns.medium, medium
         )
-        if medium is None or columns.medium in (None, medium):
-            return spectrum
-        return replace(spectrum, notes=(*spectrum.notes, "medium_overridden"))
 
     @classmethod
     def from_specutils(cls, spectrum: Any, medium: str | None = None, name: str = "") -> ObservedSpectrum:
@@ -160,10 +157,22 @@ class ObservedSpectrum:
         return cls(columns.wavelength, columns.flux, columns.error, columns.mask, medium, name)
 
     @classmethod
-    def _from_columns(
-        cls, wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray | None, unit: str | None, medium: str | None,
-        name: str,
+    def from_columns(
+        cls, wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray | None, unit: str | None, name: str,
+        stated: str | None = None, medium: str | None = None,
     ) -> ObservedSpectrum:  # fmt: skip
+        """Make a spectrum of the columns of a file, which may run backwards, and mark bad pixels by their errors.
+
+        Args:
+            wavelength, flux, error: (n,).
+            unit: of the wavelengths; None takes the only one that the numbers allow, recorded in ``notes``.
+            name: of the star or file.
+            stated: the medium that the file states.
+            medium: the one to believe, where the file says otherwise recorded in ``notes``; by default what it states.
+
+        Raises:
+            SpectrumError: not a spectrum, or its unit cannot be told.
+        """
         if len(wavelength) > 1 and np.all(np.diff(wavelength) < 0):
             wavelength, flux, error = wavelength[::-1], flux[::-1], None if error is None else error[::-1]
         notes: tuple[str, ...] = ()
@@ -178,7 +187,9 @@ class ObservedSpectrum:
             if not mask.any():
                 raise SpectrumError(f"{name}: no error is positive; errors must be 1 σ in the unit of flux")
         try:
-            return cls(wavelength * UNITS[unit], flux, error, mask, medium, name, notes)
+            if medium is not None and stated not in (None, medium):
+                notes = (*notes, "medium_overridden")
+            return cls(wavelength * UNITS[unit], flux, error, mask, medium or stated, name, notes)
         except (SpectrumError, WavelengthError) as problem:
             raise type(problem)(f"{name}: {problem}") from problem
 

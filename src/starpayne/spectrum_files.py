@@ -44,6 +44,10 @@ class Columns:
     mask: np.ndarray | None = None
 
 
+class _SeveralSpectraError(Exception):
+    """A file with many spectra, where one was asked for."""
+
+
 def read_columns(path: Path) -> Columns:
     """Read a text or FITS file.
 
@@ -97,21 +101,25 @@ def _read_text(path: Path) -> Columns:
             names = [] if names[0].startswith("col1") else names
         except Exception as problem:  # astropy raises whatever its last reader did
             raise SpectrumError(
-                f"{path.name} is not a table of wavelength, flux and error: {_line(problem)}"
+                f"{path.name} is not a table of wavelength, flux and error: {first_line(problem)}"
             ) from problem
     if array.shape[1] < 2 or len(array) < 2:
         raise SpectrumError(
             f"{path.name} holds {array.shape[1]} column(s) of {len(array)} row(s): a spectrum needs wavelength and flux"
         )
-    columns = _choose(path, names, [array[:, i] for i in range(array.shape[1])], units)
+    columns = choose(path, names, [array[:, i] for i in range(array.shape[1])], units)
     stated = OWN.match(text[0])
     if stated is None:
         return columns
     return replace(columns, unit=columns.unit or "angstrom", medium=columns.medium or stated.group(1))
 
 
-def _choose(path: Path, names: list[str], arrays: list[np.ndarray], units: list[str | None]) -> Columns:
-    """Find wavelength, flux and error among columns: by name, or by order where they have none."""
+def choose(path: Path, names: list[str], arrays: list[np.ndarray], units: list[str | None]) -> Columns:
+    """Find wavelength, flux and error among columns: by name, or by order where they have none.
+
+    Raises:
+        SpectrumError: if no name is recognised.
+    """
     lower = [name.lower() for name in names]
 
     def find(known: tuple[str, ...], taken: tuple[int | None, ...] = ()) -> int | None:
@@ -168,30 +176,46 @@ def _read_fits(path: Path) -> Columns:
                             continue
                     if data.squeeze().ndim == 1 and "CRVAL1" in header:
                         return _from_image(data.squeeze(), header)
+    except _SeveralSpectraError as problem:
+        raise SpectrumError(str(problem)) from None
     except Exception as problem:  # astropy raises whatever a damaged header leads it to
-        raise SpectrumError(f"{path.name} is a damaged FITS file: {_line(problem)}") from problem
+        raise SpectrumError(f"{path.name} is a damaged FITS file: {first_line(problem)}") from problem
     return _from_specutils(path)
 
 
 def _from_image(data: np.ndarray, header: Any) -> Columns:
+    axis, unit = image_axis(header, len(data))
+    kind = str(header.get("CTYPE1", "")).strip().upper()
+    return Columns(axis, np.asarray(data, np.float64), None, unit, stated_medium(header, kind))
+
+
+def image_axis(header: Any, n: int) -> tuple[np.ndarray, str | None]:
+    """Return the wavelengths (n,) that the header of an image gives its first axis, and their unit.
+
+    Raises:
+        SpectrumError: for a header without a step.
+    """
     step = header.get("CDELT1", header.get("CD1_1"))
     if step is None:
         raise SpectrumError("the FITS image has CRVAL1 but neither CDELT1 nor CD1_1: its wavelengths are not defined")
-    axis = header["CRVAL1"] + step * (np.arange(len(data)) + 1 - header.get("CRPIX1", 1.0))
+    axis = header["CRVAL1"] + step * (np.arange(n) + 1 - header.get("CRPIX1", 1.0))
     kind = str(header.get("CTYPE1", "")).strip().upper()
     unit = _unit(header.get("CUNIT1")) or _unit(kind)
     if "LOG" in kind or header.get("DC-FLAG") == 1 or np.all(np.abs(axis) < 5):
         axis, unit = 10.0**axis, unit or "angstrom"
-    return Columns(axis, np.asarray(data, np.float64), None, unit, _medium(header, kind))
+    return axis, unit
 
 
 def _from_table(path: Path, data: Any, header: Any) -> Columns:
     names = [str(name) for name in data.names]
     units = [column.unit for column in data.columns]
+    many = [len(data[name]) for name in names if np.ndim(data[name]) == 2 and len(data[name]) > 1]
+    if many:
+        raise _SeveralSpectraError(f"{path.name} holds {many[0]} spectra: give it alone, not beside other files")
     arrays = [np.ravel(np.asarray(data[name], np.float64)) if _numeric(data[name]) else None for name in names]
     keep = [i for i, array in enumerate(arrays) if array is not None]
-    columns = _choose(path, [names[i] for i in keep], [a for a in arrays if a is not None], [units[i] for i in keep])
-    medium = columns.medium or _medium(header, "")
+    columns = choose(path, [names[i] for i in keep], [a for a in arrays if a is not None], [units[i] for i in keep])
+    medium = columns.medium or stated_medium(header, "")
     return Columns(columns.wavelength, columns.flux, columns.error, columns.unit, medium)
 
 
@@ -209,7 +233,7 @@ def _from_specutils(path: Path) -> Columns:
             warnings.simplefilter("ignore")
             return specutils_columns(reader.read(str(path)))
     except Exception as problem:  # each of its loaders raises its own kind
-        raise SpectrumError(f"{path.name} holds no spectrum that can be recognised: {_line(problem)}") from problem
+        raise SpectrumError(f"{path.name} holds no spectrum that can be recognised: {first_line(problem)}") from problem
 
 
 def specutils_columns(spectrum: Any) -> Columns:
@@ -243,7 +267,7 @@ def specutils_columns(spectrum: Any) -> Columns:
     )
 
 
-def _medium(header: Any, kind: str) -> str | None:
+def stated_medium(header: Any, kind: str) -> str | None:
     """Return the medium by the FITS standard: CTYPE1 = AWAV is air, WAVE is vacuum (Greisen et al. 2006)."""
     if kind.startswith("AWAV"):
         return "air"
@@ -272,7 +296,7 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _line(problem: Exception) -> str:
+def first_line(problem: Exception) -> str:
     """Return the first line of an exception's text, or its kind where it has none."""
     return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
 

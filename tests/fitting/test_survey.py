@@ -1,173 +1,149 @@
-"""Many stars at once: the same results as one by one, in order, whatever happens to some of them."""
+"""A survey in one table: kept part by part, gone on with after a stop, over Dask or in this process."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.table import Table
 from known_star import RESOLUTION, SPACE, TRUTH
+from shell import refuse, run
 
+from starpayne import bundle
 from starpayne.bundle import Model
-from starpayne.errors import LabelError, SpectrumError
-from starpayne.fitting import FitOptions, FitResult, ResolutionCurve, TabulatedProfile, fit, fit_many
-from starpayne.fitting.observation import Observation
-from starpayne.fitting.plan import Plan
-from starpayne.fitting.problem import Scene
-from starpayne.fitting.resolution import FWHM
-from starpayne.fitting.setup import Setup
+from starpayne.errors import OutputExistsError, SpectrumError
+from starpayne.fitting import FitOptions, cluster, fit_survey, survey
 from starpayne.spectra import ObservedSpectrum
-from starpayne.wavelengths import SPEED_OF_LIGHT
+from starpayne.spectrum_tables import open_spectra
 
-Observe = Callable[..., ObservedSpectrum]
-
-
-def test_each_star_gets_what_it_would_get_alone(with_residuals: Model, observe: Observe) -> None:
-    spectra = [observe(rv=25.0 * i, vsini=5.0 + 3 * i, seed=i, name=f"star {i}") for i in range(6)]
-    together = list(fit_many(spectra, with_residuals, RESOLUTION, at_once=4))
-    for i, result in enumerate(together):
-        assert isinstance(result, FitResult)
-        assert result.name == f"star {i}"
-        if i in (0, 5):
-            alone = fit(spectra[i], with_residuals, RESOLUTION)
-            for name in SPACE.names:
-                # Both end within a tenth of a standard deviation of the minimum.
-                assert abs(result.labels[name] - alone.labels[name]) < 0.2 * alone.errors[name]
-                assert result.errors[name] == pytest.approx(alone.errors[name], rel=0.1)
-            assert result.chi2 == pytest.approx(alone.chi2, abs=0.2)
+FEW = FitOptions(fix=dict(zip(SPACE.names[1:], TRUTH[1:], strict=True)), vsini=8.0, rv_range=(-50.0, 50.0))
 
 
-def test_a_star_that_cannot_be_fitted_does_not_stop_the_others(star_model: Model, observe: Observe) -> None:
-    def missing() -> ObservedSpectrum:
-        raise SpectrumError("no such file")
+class Observed:
+    """Spectra in memory; ``read`` counts how often each is asked for, and stops the run at ``stop``."""
 
-    far = ObservedSpectrum(np.linspace(8000, 8100, 500), np.ones(500), np.full(500, 0.01), medium="air", name="far")
-    good = observe(name="good")
-    outcomes = list(fit_many([missing, good, far, good], star_model, RESOLUTION, at_once=2))
-    assert [isinstance(outcome, FitResult) for outcome in outcomes] == [False, True, False, True]
-    assert str(outcomes[0]) == "no such file"
-    assert "does not overlap the model, 5000.00 to 50" in str(outcomes[2])
+    def __init__(self, observe: Callable[..., ObservedSpectrum], n: int) -> None:
+        self._spectra = [observe(rv=2.0 * i, seed=i, name=f"star {i}") for i in range(n)]
+        self.reads: list[int] = []
+        self.stop: int | None = None
+        self.damaged: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._spectra)
+
+    def name(self, i: int) -> str:
+        return self._spectra[i].name
+
+    def read(self, i: int) -> ObservedSpectrum:
+        if i == self.stop:
+            raise KeyboardInterrupt
+        if i == self.damaged:
+            raise SpectrumError("damaged")
+        self.reads.append(i)
+        return self._spectra[i]
+
+    @property
+    def identity(self) -> list:
+        return [len(self._spectra)]
 
 
-def test_a_star_that_breaks_the_algebra_does_not_stop_the_others(
-    star_model: Model, observe: Observe, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(autouse=True)
+def parts_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "batch_size", lambda setup: 4)
+    monkeypatch.setattr(survey, "AT_ONCE", 3)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".fits"])
+def test_a_stopped_survey_goes_on_and_fits_no_star_twice(
+    star_model: Model, observe: Callable[..., ObservedSpectrum], tmp_path: Path, suffix: str
 ) -> None:
-    real = Scene.of
-
-    def broken(star: Observation, plan: Plan, setup: Setup) -> Scene:
-        if star.name == "odd":
-            raise np.linalg.LinAlgError("Singular matrix")
-        return real(star, plan, setup)
-
-    monkeypatch.setattr(Scene, "of", broken)
-    outcomes = list(fit_many([observe(name="odd"), observe(name="good")], star_model, RESOLUTION))
-    assert str(outcomes[0]) == "odd: the fit broke down numerically (Singular matrix)"
-    assert isinstance(outcomes[1], FitResult)
-
-
-def test_spectra_are_taken_as_others_are_finished(star_model: Model, observe: Observe) -> None:
-    taken = []
-
-    def readers() -> Iterator[Callable[[], ObservedSpectrum]]:
-        for i in range(20):
-            taken.append(i)
-            yield lambda i=i: observe(seed=i)
-
-    fixed = FitOptions(fix=dict(zip(SPACE.names, TRUTH, strict=True)), rv=0.0, vsini=8.0)
-    results = fit_many(readers(), star_model, RESOLUTION, fixed, at_once=3)
-    assert taken == []
-    next(results)
-    assert len(taken) <= 3 * 5
-    assert len(list(results)) == 19
+    stars, out, bars = Observed(observe, 11), tmp_path / f"stars{suffix}", []
+    stars.damaged, stars.stop = 2, 9
+    with pytest.raises(KeyboardInterrupt):
+        fit_survey(stars, star_model, RESOLUTION, out, FEW)
+    first = Table.read(out)
+    assert 4 <= len(first) < 9
+    assert (tmp_path / f"stars{suffix}.parts").is_dir()
+    known, stars.reads, stars.stop = set(first["file"]), [], None
+    found = fit_survey(stars, star_model, RESOLUTION, out, FEW, progress=lambda n, of: bars.append((n, of)))
+    assert not known & {f"star {i}" for i in stars.reads}
+    assert bars[0][0] > len(known)
+    assert bars[-1] == (11, 11)
+    assert (found.stars, found.failed, found.flags["failed"]) == (11, 1, 1)
+    table = Table.read(out)
+    assert list(table["file"]) == [f"star {i}" for i in range(11)]
+    assert table["message"][2] == "damaged"
+    assert np.isnan(np.ma.filled(table["teff"], np.nan)[2])
+    assert list(tmp_path.glob("*.parts")) == []
 
 
-def test_options_that_suit_no_star_are_refused_at_once(star_model: Model) -> None:
-    with pytest.raises(
-        LabelError, match="bounds 4000 to 6000 of teff must lie within those of the model, 4500 to 7000"
-    ):
-        fit_many([], star_model, RESOLUTION, FitOptions(bounds={"teff": (4000, 6000)}))
-    with pytest.raises(LabelError, match="labels with a prior: unknown label 'tef'"):
-        fit_many([], star_model, RESOLUTION, FitOptions(prior={"tef": (5000, 100)}))
-    with pytest.raises(LabelError, match=r"mg_fe is fixed at 0\.1: it has no bounds"):
-        fit_many([], star_model, RESOLUTION, FitOptions(fix={"mg_fe": 0.1}, bounds={"mg_fe": (0, 0.2)}))
+def test_what_belongs_to_another_survey_is_refused(
+    star_model: Model, observe: Callable[..., ObservedSpectrum], tmp_path: Path
+) -> None:
+    stars, out = Observed(observe, 6), tmp_path / "stars.csv"
+    stars.stop = 5
+    with pytest.raises(KeyboardInterrupt):
+        fit_survey(stars, star_model, RESOLUTION, out, FEW)
+    stars.stop = None
+    with pytest.raises(OutputExistsError, match=r"parts of another survey \(options, resolution differ\)"):
+        fit_survey(stars, star_model, 0.9 * RESOLUTION, out, FitOptions(vsini=8.0))
+    fit_survey(stars, star_model, RESOLUTION, out, FEW, overwrite=True)
+    with pytest.raises(OutputExistsError, match=r"stars.csv exists; give another path"):
+        fit_survey(stars, star_model, RESOLUTION, out, FEW)
+    (tmp_path / "t.csv.parts").mkdir()
+    (tmp_path / "t.csv.parts" / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputExistsError, match=r"holds no survey.json, so it is no earlier output"):
+        fit_survey(stars, star_model, RESOLUTION, tmp_path / "t.csv", FEW, overwrite=True)
 
 
-@pytest.mark.parametrize(
-    ("choices", "text"),
-    [
-        ({"bounds": {"teff": (6000, 5000)}}, "bounds of teff: 6000 to 5000 must have the lower end first"),
-        ({"bounds": {"vsini": (-1, 5)}}, "bounds of vsini: -1 km/s must not be negative"),
-        ({"bounds": {"rv": (-1, 5)}, "rv": 0.0}, "rv is fixed at 0 km/s: it has no bounds"),
-        ({"prior": {"teff": (5000, 0)}}, "prior of teff: 5000 ± 0 must be finite, and the standard deviation positive"),
-        ({"prior": {"teff": (5000, 10)}, "fix": {"teff": 5000}}, "teff is fixed: it cannot have a prior"),
-    ],
-)
-def test_impossible_bounds_and_priors(choices: dict, text: str) -> None:
-    with pytest.raises(SpectrumError, match=text):
-        FitOptions(**choices)
+def test_a_killed_worker_changes_no_row(
+    star_model: Model, observe: Callable[..., ObservedSpectrum], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stars, killed, run_all = Observed(observe, 24), [], cluster._run
+
+    def murderous(batches, crew, resolution, setup) -> Iterator:
+        for i, found in enumerate(run_all(batches, crew, resolution, setup)):
+            if i == 1:
+                killed.append(next(iter(crew._client.run(os.getpid).values())))
+                os.kill(killed[0], signal.SIGKILL)
+            yield found
+
+    fit_survey(stars, star_model, RESOLUTION, tmp_path / "calm.csv", FEW, workers=2)
+    monkeypatch.setattr(cluster, "_run", murderous)
+    fit_survey(stars, star_model, RESOLUTION, tmp_path / "killed.csv", FEW, workers=2)
+    assert len(killed) == 1
+    rows = (tmp_path / "killed.csv").read_text()
+    assert len(rows.splitlines()) == 25
+    assert rows == (tmp_path / "calm.csv").read_text()
 
 
-def test_bounds_hold(star_model: Model, observe: Observe) -> None:
-    bounds = {"teff": (5700.0, 6500.0), "vsini": (10.0, 20.0), "rv": (-50.0, 50.0)}
-    result = fit(observe(), star_model, RESOLUTION, FitOptions(bounds=bounds))
-    assert result.labels["teff"] == pytest.approx(5700.0)
-    assert result.vsini == pytest.approx(10.0, abs=1e-3)
-    assert {"at_bound:teff", "at_bound:vsini"} <= set(result.flags)
-
-
-def test_bounds_may_be_wider_than_the_default_ranges(star_model: Model, observe: Observe) -> None:
-    bounds = {"rv": (550.0, 700.0), "vsini": (0.0, 300.0)}
-    result = fit(observe(rv=620.0, vsini=240.0, snr=400), star_model, RESOLUTION, FitOptions(bounds=bounds))
-    assert result.rv == pytest.approx(620.0, abs=4 * result.rv_error)
-    assert result.vsini == pytest.approx(240.0, abs=4 * result.vsini_error)
-
-
-def test_a_prior_and_the_data_meet_in_the_middle(star_model: Model, observe: Observe) -> None:
-    spectrum = observe(snr=40)
-    free = fit(spectrum, star_model, RESOLUTION)
-    sigma, value = free.errors["logg"], free.labels["logg"]
-    result = fit(spectrum, star_model, RESOLUTION, FitOptions(prior={"logg": (value - 2 * sigma, sigma)}))
-    # Two Gaussians of one width: their product lies between them and is narrower by √2.
-    assert result.labels["logg"] == pytest.approx(value - sigma, abs=0.25 * sigma)
-    assert result.errors["logg"] == pytest.approx(sigma / np.sqrt(2), rel=0.15)
-    rv = fit(spectrum, star_model, RESOLUTION, FitOptions(prior={"rv": (free.rv - 2 * free.rv_error, free.rv_error)}))
-    assert rv.rv == pytest.approx(free.rv - free.rv_error, abs=0.25 * free.rv_error)
-    held = fit(spectrum, star_model, RESOLUTION, FitOptions(prior={"vsini": (12.0, 0.01)}))
-    assert held.vsini == pytest.approx(12.0, abs=0.05)
-
-
-def test_a_prior_does_not_make_a_label_constrained(star_model: Model, observe: Observe) -> None:
-    options = FitOptions(rv=0.0, prior={"alpha_fe": (0.2, 0.01)})
-    result = fit(observe(snr=2), star_model, RESOLUTION, options)
-    assert "unconstrained:alpha_fe" in result.flags
-    assert result.labels["alpha_fe"] == pytest.approx(0.2, abs=0.02)
-    assert result.errors["alpha_fe"] == pytest.approx(0.01, rel=0.1)
-
-
-def test_resolutions_given_in_three_ways_agree(star_model: Model, observe: Observe) -> None:
-    spectrum = observe()
-    plain = fit(spectrum, star_model, RESOLUTION)
-    curve = fit(spectrum, star_model, ResolutionCurve(np.array([4900, 5100]), np.array([RESOLUTION, RESOLUTION + 0.1])))
-    sigma = SPEED_OF_LIGHT / RESOLUTION / FWHM
-    velocity = np.linspace(-6 * sigma, 6 * sigma, 241)
-    table = fit(spectrum, star_model, TabulatedProfile(velocity, np.exp(-0.5 * (velocity / sigma) ** 2)))
-    for name in SPACE.names:
-        assert abs(curve.labels[name] - plain.labels[name]) < 0.2 * plain.errors[name]
-        # The table reaches further than five standard deviations: some pixels less at either end.
-        assert abs(table.labels[name] - plain.labels[name]) < 0.5 * plain.errors[name]
-    wrong = fit(spectrum, star_model, ResolutionCurve(np.array([4900.0, 5100.0]), np.array([10_000.0, 12_000.0])))
-    assert wrong.reduced_chi2 > 1.3 * plain.reduced_chi2
-
-
-def test_each_segment_has_a_continuum_of_its_own(star_model: Model, observe: Observe) -> None:
-    spectrum = observe(snr=200)
-    step = np.where(spectrum.wavelength < 5030, 1.0, 1.4)
-    broken = replace(spectrum, flux=spectrum.flux * step, error=spectrum.error * step)
-    one = fit(broken, star_model, RESOLUTION)
-    two = fit(broken, star_model, RESOLUTION, FitOptions(segments=((4990.0, 5030.0), (5030.0, 5070.0))))
-    assert two.reduced_chi2 < 1.2 < one.reduced_chi2
-    assert abs(two.labels["teff"] - TRUTH[0]) < 4 * two.errors["teff"]
-    wavy = replace(spectrum, flux=spectrum.flux * (1 + 0.05 * np.sin(spectrum.wavelength / 3)))
-    assert fit(wavy, star_model, RESOLUTION, FitOptions(continuum_knots=4.0)).reduced_chi2 < 1.2
-    assert fit(wavy, star_model, RESOLUTION).reduced_chi2 > 2
+def test_the_command_fits_a_table_of_spectra(
+    star_model: Model, observe: Callable[..., ObservedSpectrum], tmp_path: Path, monkeypatch, capsys
+) -> None:
+    spectra = [observe(rv=5.0 * i, seed=i) for i in range(5)]
+    wavelength = spectra[0].wavelength
+    usable = np.all([s.used for s in spectra], axis=0)
+    table = Table({
+        "wavelength": np.tile(wavelength, (5, 1)), "flux": [s.flux for s in spectra],
+        "ivar": [np.where(usable, 1 / np.asarray(s.error) ** 2, 0) for s in spectra], "gaia_id": np.arange(5) + 10**18,
+    })  # fmt: skip
+    table.write(tmp_path / "survey.fits")
+    folder = bundle.save(star_model, tmp_path / "star.model")
+    words = ["fit", tmp_path / "survey.fits", "--model", folder, "--resolution", RESOLUTION, "--medium", "air"]
+    held = [f"--fix={name}={value}" for name, value in FEW.fix.items()]
+    text = run(*words, *held, "--fix=vsini=8", "--out", tmp_path / "t.csv", "--json", tmp_path / "t.json")
+    assert "t.csv: 5 stars, 0 of them failed" in text
+    assert f"{10**18 + 3}: " in text
+    rows = json.loads((tmp_path / "t.json").read_text())
+    assert [row["file"] for row in rows] == [str(10**18 + i) for i in range(5)]
+    assert all(abs(row["rv"] - 5.0 * i) < 5 * row["rv_error"] for i, row in enumerate(rows))
+    assert "--scheduler does not go with --sample" in refuse(
+        monkeypatch, capsys, *words, "--sample", "60", "--scheduler", "tcp://x:1", "--out", tmp_path / "u.csv"
+    )
+    assert "t.csv exists" in refuse(monkeypatch, capsys, *words, "--out", tmp_path / "t.csv")
+    assert len(open_spectra([tmp_path / "survey.fits"])) == 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
 from rich.console import Console
@@ -32,6 +32,7 @@ Model = Annotated[Path | None, typer.Option("--model", metavar="MODEL", help=f"{
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands at the output path.")]
 
 
+@runtime_checkable
 class Update(Protocol):
     """Moves a progress bar."""
 

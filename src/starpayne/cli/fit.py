@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from starpayne.cli.app import Json, Model, Overwrite, console, progress_bar, refuse_existing, write_result
+from starpayne.cli.app import Json, Model, Overwrite, Update, console, progress_bar, refuse_existing, write_result
 from starpayne.cli.sharing import load_model
-from starpayne.errors import SpectrumError
+from starpayne.errors import SpectrumError, StarpayneError
 
 if TYPE_CHECKING:
     from starpayne.bundle import Model as LoadedModel
     from starpayne.fitting import FitOptions, FitResult
     from starpayne.fitting.resolution import Resolution
-    from starpayne.spectra import ObservedSpectrum
+    from starpayne.spectrum_tables import Spectra
 
+
+LISTED = 20
+"""Stars up to which the values of each are printed."""
 
 DIGITS = {"teff": 0, "rv": 2, "vsini": 2, "broadening": 2}
 """Digits after the point; other labels have three."""
@@ -28,7 +31,12 @@ def register(app: typer.Typer) -> None:
 
 
 def fit(
-    spectra: Annotated[list[Path], typer.Argument(metavar="SPECTRUM...", help="Text or FITS files.")],
+    spectra: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SPECTRUM...", help="Text or FITS files; or one FITS or Parquet file with a row for each star."
+        ),
+    ],
     resolution: Annotated[
         str,
         typer.Option(
@@ -85,31 +93,43 @@ def fit(
             metavar="N", help="Processes to fit in; by default one, and from 100 spectra on one per core.", min=1
         ),
     ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler to use instead, such as tcp://host:8786.")
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
     """Fit observed spectra: labels, radial velocity (km/s), v sin i (km/s) and continuum, with 1 σ errors.
 
     Needs no guess. One file that cannot be fitted among several becomes a row with flags (exit status 0); a single
-    one is an error. The flags are explained in docs/fitting.md.
+    one is an error. The flags are explained in docs/fitting.md. Several are kept part by part: after a stop, the same
+    command goes on.
 
     Example: starpayne fit star.fits --resolution 47000 --fix solar-scaled --out star.csv
 
     Example: starpayne fit *.fits --model m.model --resolution 47000 --line-mask sun.mask.json --out stars.parquet
+
+    Example: starpayne fit survey.parquet --resolution 20000 --scheduler tcp://head:8786 --out stars.parquet
     """
     from starpayne.cli.values import named_pairs, one_window, pairs_or_solar, read_resolution
     from starpayne.cli.values import window as ends
     from starpayne.fitting import FitOptions
+    from starpayne.fitting import fit as fit_one
     from starpayne.fitting.forward import refuse_intensities
     from starpayne.fitting.linemask import LineMask
+    from starpayne.fitting.parts import stopped_before
+    from starpayne.fitting.survey import row_of
     from starpayne.fitting.table import check_table, write_table
+    from starpayne.spectrum_tables import open_spectra
 
     check_table(out)
-    if sample and (workers or 1) > 1:
-        raise SpectrumError("--workers does not go with --sample, which takes one star after another")
+    for option, given in (("--workers", (workers or 1) > 1), ("--scheduler", scheduler is not None)):
+        if sample and given:
+            raise SpectrumError(f"{option} does not go with --sample, which takes one star after another")
     if line_mask is None and (windows_only or not zero_points):
         raise SpectrumError("--windows-only and --no-zero-points concern a line mask: give --line-mask")
-    refuse_existing(out, overwrite)
+    if not stopped_before(out):
+        refuse_existing(out, overwrite)
     loaded = load_model(model)
     refuse_intensities(loaded.emulator)
     held = pairs_or_solar("--fix", fix or [], loaded.emulator.space)
@@ -137,83 +157,111 @@ def fit(
         segments="gaps" if parts == ["gaps"] else tuple(ends(text) for text in parts),
         **choices,
     )
-    profile = read_resolution(resolution)
+    profile, stars = read_resolution(resolution), open_spectra(spectra, unit, medium)
     rows: list[dict[str, Any]] = []
-    readers = [_reader(path, unit, medium) for path in spectra]
+    draw = _drawing(figures)
     try:
         with progress_bar("sampling" if sample else "fitting") as bar:
-            bar(0, len(spectra))
-            for path, outcome in zip(
-                spectra, _outcomes(readers, loaded, profile, options, sample, figures, workers), strict=True
-            ):
-                if isinstance(outcome, Exception):
-                    if len(spectra) == 1:
-                        raise outcome
-                    rows.append(_failed(path, loaded.emulator.space.names, str(outcome)))
-                else:
-                    rows.append(outcome | {"file": str(path)})
-                bar(len(rows), len(spectra), path.name)
+            bar(0, len(stars))
+            if sample:
+                for row in _sampled(stars, loaded, profile, options, sample, figures):
+                    rows.append(row)
+                    bar(len(rows), len(stars), row["file"])
+            elif len(stars) == 1:
+                # A single one that cannot be fitted is an error, not a row.
+                result = fit_one(stars.read(0), loaded, profile, options)
+                draw(result)
+                rows.append(row_of(stars.name(0), result, ()))
+            else:
+                _survey(stars, loaded, profile, out, options, workers, scheduler, overwrite, json, bar, draw)
+                return
     finally:
         # Also after Ctrl-C: what is fitted is kept.
         if rows:
-            write_table(out, rows)
+            write_table(out, [rows])
             write_result(json, rows)
     for row in rows:
-        if "message" not in row:
+        if "failed" not in row["flags"]:
             typer.echo(_line(row))
 
 
-def _reader(path: Path, unit: str | None, medium: str | None) -> Callable[[], ObservedSpectrum]:
-    from starpayne.spectra import ObservedSpectrum
+def _survey(
+    stars: Spectra, model: LoadedModel, resolution: Resolution, out: Path, options: FitOptions, workers: int | None,
+    scheduler: str | None, overwrite: bool, json: Path | None, bar: Update, draw: Callable[[FitResult], None],
+) -> None:  # fmt: skip
+    """Fit many stars; say what became of each where they are few, and how many have which flag."""
+    from starpayne.fitting.cluster import dask_is_missing
+    from starpayne.fitting.survey import fit_survey, row_of
 
-    return lambda: ObservedSpectrum.read(path, unit=unit, medium=medium)
+    lines: dict[str, str] = {}
+
+    def seen(name: str, outcome: FitResult | StarpayneError) -> None:
+        if isinstance(outcome, Exception):
+            console.print(f"{name}: {outcome}", markup=False, soft_wrap=True)
+            return
+        draw(outcome)
+        if len(stars) <= LISTED:
+            lines[name] = _line(row_of(name, outcome, ()))
+
+    if workers is None and scheduler is None and dask_is_missing(len(stars)):
+        console.print('note: one process fits all; pip install "starpayne[survey]" for one per core', style="yellow")
+    try:
+        found = fit_survey(
+            stars, model, resolution, out, options, workers=workers, scheduler=scheduler, overwrite=overwrite,
+            json=json, progress=bar, seen=seen,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        console.print(f"stopped; what is finished is in {out}, and the same command goes on from there", soft_wrap=True)
+        raise
+    for line in lines.values():
+        typer.echo(line)
+    flags = ", ".join(f"{flag} {n:,}" for flag, n in found.flags.items() if not flag.startswith("unconstrained:"))
+    typer.echo(
+        f"{out}: {found.stars:,} stars, {found.failed:,} of them failed" + (f"; flags: {flags}" if flags else "")
+    )
 
 
-def _outcomes(
-    readers: Sequence[Callable[[], ObservedSpectrum]], model: LoadedModel, resolution: Resolution, options: FitOptions,
-    draws: int | None, figures: Path | None, workers: int | None,
-) -> Any:  # fmt: skip
-    """Yield the row of each star, or the error that keeps it from one; write its figures."""
+def _drawing(figures: Path | None) -> Callable[[FitResult], None]:
+    """Return what draws the figure of a star, where figures are asked for."""
+
+    def draw(result: FitResult) -> None:
+        if figures is None:
+            return
+        from starpayne import plots
+
+        figures.mkdir(parents=True, exist_ok=True)
+        plots.fitted_spectrum(result).savefig(figures / f"{Path(result.name).stem or 'star'}.png")
+
+    return draw
+
+
+def _sampled(
+    stars: Spectra, model: LoadedModel, resolution: Resolution, options: FitOptions, draws: int, figures: Path | None
+) -> Iterator[dict[str, Any]]:
+    """Yield the row of each star with its posterior; write their figures."""
     from starpayne import plots
-    from starpayne.errors import MissingExtraError, StarpayneError
-    from starpayne.fitting import fit_many
-    from starpayne.fitting.workers import suitable_workers
-
-    def drawn(result: FitResult) -> dict[str, Any]:
-        if figures is not None:
-            figures.mkdir(parents=True, exist_ok=True)
-            plots.fitted_spectrum(result).savefig(figures / f"{Path(result.name).stem or 'star'}.png")
-        return result.to_dict()
-
-    if draws is None:
-        many = suitable_workers(len(readers)) if workers is None else workers
-        for outcome in fit_many(readers, model, resolution, options, workers=many):
-            yield outcome if isinstance(outcome, StarpayneError) else drawn(outcome)
-        return
+    from starpayne.errors import MissingExtraError
     from starpayne.fitting import sample as run
+    from starpayne.fitting.survey import row_of
 
-    for reader in readers:
+    draw = _drawing(figures)
+    for i in range(len(stars)):
         try:
-            posterior = run(reader(), model, resolution, options, draws=draws)
+            posterior = run(stars.read(i), model, resolution, options, draws=draws)
         except MissingExtraError:
             raise
         except StarpayneError as error:
-            yield error
+            if len(stars) == 1:
+                raise
+            console.print(f"{stars.name(i)}: {error}", markup=False, soft_wrap=True)
+            yield row_of(stars.name(i), error, model.emulator.space.names)
             continue
+        draw(posterior.result)
         if figures is not None:
-            figures.mkdir(parents=True, exist_ok=True)
             stem = Path(posterior.result.name).stem or "star"
             plots.corner(posterior).savefig(figures / f"{stem}-corner.png")
             posterior.write(figures / f"{stem}-posterior.npz")
-        yield drawn(posterior.result) | {"posterior": posterior.summary()}
-
-
-def _failed(path: Path, names: tuple[str, ...], why: str) -> dict[str, Any]:
-    console.print(f"{path}: {why}", markup=False, soft_wrap=True)
-    return {
-        "file": str(path), "labels": {name: {"value": None, "error": None, "raw_error": None} for name in names},
-        "rv": None, "vsini": None, "chi2": None, "flags": ["failed"], "message": why,
-    }  # fmt: skip
+        yield row_of(stars.name(i), posterior.result, ()) | {"posterior": posterior.summary()}
 
 
 def _line(row: dict[str, Any]) -> str:

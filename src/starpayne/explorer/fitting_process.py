@@ -16,9 +16,9 @@ from multiprocessing.connection import Connection
 from starpayne.bundle import Model
 from starpayne.errors import StarpayneError
 from starpayne.fitting import FitResult
+from starpayne.fitting.many import follow
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.statistics import summarise
-from starpayne.fitting.survey import follow
 from starpayne.spectra import ObservedSpectrum
 
 NICE = 5

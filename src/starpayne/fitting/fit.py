@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from starpayne.bundle import Model
+from starpayne.fitting.many import fit_many
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.result import FitResult
-from starpayne.fitting.survey import fit_many
 from starpayne.spectra import ObservedSpectrum
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -114,9 +114,8 @@ def observation(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup
         flags.append("masked_nan")
     if spectrum.error is None:
         flags.append("no_errors")
-    wavelength = convert_medium(spectrum.wavelength, medium, domain.medium)
+    wavelength, near = _near(spectrum, medium, setup)
     slow, fast = options.rv_limits
-    near = (wavelength >= domain.low * doppler_factor(slow)) & (wavelength <= domain.high * doppler_factor(fast))
     if options.window:
         near &= (spectrum.wavelength >= options.window[0]) & (spectrum.wavelength <= options.window[1])
         if near.sum() < 2:
@@ -158,6 +157,28 @@ def observation(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup
         resolution[near] if isinstance(resolution, np.ndarray) else resolution, bound, grid, tuple(flags),
         domain.resolution,
     )  # fmt: skip
+
+
+def trimmed(spectrum: ObservedSpectrum, setup: Setup) -> ObservedSpectrum:
+    """Return the part of a spectrum that its fit may look at: what is worth sending to another process.
+
+    A spectrum that the model covers nowhere is returned whole, as the text of the error speaks of it.
+    """
+    medium = setup.options.medium or spectrum.medium or setup.model.emulator.domain.medium
+    _, near = _near(spectrum, medium, setup)
+    if near.all() or near.sum() < 2 or not spectrum.used[near].any():
+        return spectrum
+    cut = spectrum.select(near)
+    # The pixels that are not finite are masked by now, and would not be found again.
+    return replace(cut, notes=(*cut.notes, "masked_nan")) if spectrum.n_nan else cut
+
+
+def _near(spectrum: ObservedSpectrum, medium: str, setup: Setup) -> tuple[np.ndarray, np.ndarray]:
+    """Return the wavelengths (n,) in the model's medium, and (n,) bool: which a star at some velocity may reach."""
+    domain, (slow, fast) = setup.model.emulator.domain, setup.options.rv_limits
+    wavelength = convert_medium(spectrum.wavelength, medium, domain.medium)
+    near = (wavelength >= domain.low * doppler_factor(slow)) & (wavelength <= domain.high * doppler_factor(fast))
+    return wavelength, near
 
 
 def about(name: str, text: str) -> str:

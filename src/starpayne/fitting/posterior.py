@@ -19,13 +19,13 @@ from starpayne.bundle import Model
 from starpayne.errors import LabelError, MissingExtraError, SpectrumError, did_you_mean
 from starpayne.fitting.density import Target, log_density, target_of
 from starpayne.fitting.forward import log_velocity
+from starpayne.fitting.many import follow
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.problem import Descent
 from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.statistics import summarise
-from starpayne.fitting.survey import follow
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import SPEED_OF_LIGHT
 

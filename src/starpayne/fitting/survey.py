@@ -1,151 +1,206 @@
-"""Fit many stars: some at a time, so that memory stays bounded, their descents side by side in compiled functions."""
+"""Fit all spectra of a survey into one table, in batches that are kept on disk: a stop loses little."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
+from importlib.metadata import version
+from json import dumps
+from pathlib import Path
+from typing import Any
 
-import jax
 import numpy as np
 
+from starpayne import bundle
 from starpayne.bundle import Model
-from starpayne.errors import SpectrumError, StarpayneError
-from starpayne.fitting.course import Course, Request, course
-from starpayne.fitting.lockstep import Lane, proceed
-from starpayne.fitting.observation import Source, taken
+from starpayne.errors import StarpayneError
+from starpayne.fitting import cluster
+from starpayne.fitting.many import AT_ONCE, batch_size, follow
+from starpayne.fitting.observation import Source
 from starpayne.fitting.options import FitOptions
-from starpayne.fitting.problem import Descent
+from starpayne.fitting.parts import Parts
 from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.statistics import summarise
-from starpayne.fitting.workers import check_workers, fit_in_processes
+from starpayne.fitting.table import check_table
+from starpayne.spectrum_tables import Spectra
 
-AT_ONCE = 48
-"""Stars under way at a time."""
-
-T = TypeVar("T")
-
-
-@dataclass(eq=False)
-class _Star:
-    """A star under way, and the descents it waits for."""
-
-    index: int
-    name: str
-    course: Course
-    waiting: list[Request]
+Progress = Callable[[int, int], None]
+Seen = Callable[[str, FitResult | StarpayneError], None]
 
 
-def fit_many(
-    spectra: Iterable[Source],
-    model: Model,
-    resolution: Resolution,
-    options: FitOptions | None = None,
-    at_once: int = AT_ONCE,
-    workers: int = 1,
-) -> Iterator[FitResult | StarpayneError]:
-    """Fit many stars with one model; each gets what :func:`fit` would give it.
-
-    Descents of several stars share one call of a compiled function. Memory is bounded by ``at_once``, whatever the
-    number of stars: spectra are taken from the iterable as others are finished.
+@dataclass(frozen=True)
+class Survey:
+    """What became of the stars of a survey.
 
     Args:
-        spectra: the observations, or functions that return them (such as readers of files), called when their turn
-            comes.
-        model, resolution, options: as of :func:`fit`; a resolution per pixel must suit every spectrum.
-        at_once: stars under way at a time, in each process.
-        workers: processes to fit in. Each takes about 1 GB and compiles for itself: worth it from some hundred
-            stars on, on a CPU with several cores.
+        table: where the rows are.
+        stars: rows.
+        failed: rows without numbers.
+        flags: how often each flag was given, the most frequent first.
+    """
 
-    Yields:
-        for each star, in the order given, its result, or the error that keeps it from being fitted.
+    table: Path
+    stars: int
+    failed: int
+    flags: Mapping[str, int]
+
+
+def fit_survey(
+    spectra: Spectra,
+    model: Model,
+    resolution: Resolution,
+    table: str | Path,
+    options: FitOptions | None = None,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    overwrite: bool = False,
+    json: Path | None = None,
+    progress: Progress | None = None,
+    seen: Seen | None = None,
+) -> Survey:
+    """Fit many spectra and write a table with a row for each, in their order; run again after a stop, it goes on.
+
+    Finished batches are kept in the folder TABLE.parts beside the table until the last one is done. When the run ends
+    early, whatever the reason, the table of what is finished is written.
+
+    Args:
+        spectra: such as :func:`starpayne.spectrum_tables.open_spectra` returns.
+        model, resolution, options: as of :func:`fit`.
+        table: .csv, .ecsv, .fits or .parquet.
+        workers, scheduler: as of :func:`fit_many`; by default one process per core where there are many stars.
+        overwrite: begin anew, and replace the table and the parts of another survey.
+        json: file to write the rows to as well, in full.
+        progress: called as ``progress(stars finished, stars)``.
+        seen: called with the name and the outcome of every star that is fitted in this run, in any order.
 
     Raises:
-        SpectrumError, LabelError: for a model or options with which no star can be fitted, or more than one worker
-            where there can be but one (no CPU, not POSIX).
+        SpectrumError, LabelError, MissingExtraError: as of :func:`fit_many`.
+        OutputExistsError: the table is there, or parts of another survey.
 
     Example:
-        ``for result in fit_many(map(ObservedSpectrum.read, paths), model, 40000): ...``
+        ``fit_survey(open_spectra(["survey.parquet"]), starpayne.load(), 20_000, "stars.parquet", workers=8)``
     """
-    setup, at_once = Setup(model, options or FitOptions()), max(1, at_once)
-    check_workers(workers)
-    if workers > 1:
-        return fit_in_processes(spectra, resolution, setup, at_once, workers)
-    return follow(spectra, resolution, setup, lambda descent: summarise(descent, setup), at_once)
+    path, setup = Path(table), Setup(model, options or FitOptions())
+    check_table(path)
+    workers = cluster.suitable_workers(len(spectra)) if workers is None else workers
+    cluster.check_workers(workers)
+    parts = Parts.open(path, _identity(spectra, setup, resolution), len(spectra), overwrite)
+    run = _Run(spectra, setup, resolution, parts, progress, seen)
+    try:
+        if scheduler is not None or workers > 1:
+            run.on_cluster(workers, scheduler)
+        else:
+            run.here()
+    finally:
+        survey = _summary(parts)
+        parts.finish(json)
+    return survey
 
 
-def follow(
-    spectra: Iterable[Source | None],
-    resolution: Resolution,
-    setup: Setup,
-    finish: Callable[[Descent], T],
-    at_once: int = 1,
-) -> Iterator[T | StarpayneError]:
-    """Fit many stars, and yield what ``finish`` makes of where each ended; otherwise as :func:`fit_many`.
+class _Run:
+    """One run of a survey: fits what is missing, and keeps it."""
 
-    A None among the spectra says that there is none at the moment.
-    """
-    spectra = iter(spectra)
-    under_way: list[_Star] = []
-    finished: dict[int, T | StarpayneError] = {}
-    next_in, next_out, more = 0, 0, True
+    def __init__(
+        self, spectra: Spectra, setup: Setup, resolution: Resolution, parts: Parts, progress: Progress | None,
+        seen: Seen | None,
+    ) -> None:  # fmt: skip
+        self._spectra, self._setup, self._resolution, self._parts = spectra, setup, resolution, parts
+        self._progress, self._seen = progress, seen
+        self._size, self._missing = batch_size(setup), parts.missing()
+        self._before = len(spectra) - sum(len(gap) for gap in self._missing)
+        self._finished: dict[int, int] = {}
 
-    def go_on(star: _Star) -> None:
-        """Let a star do its own part, up to its next descents or its end."""
-        try:
-            star.waiting = star.course.send(None)
-            under_way.append(star)
-        except StopIteration as end:
-            finished[star.index] = finish(end.value)
-        except StarpayneError as error:
-            finished[star.index] = error
-        except np.linalg.LinAlgError as error:
-            # One star that breaks the algebra must not cost the others.
-            finished[star.index] = SpectrumError(f"{star.name}: the fit broke down numerically ({error})")
+    def on_cluster(self, workers: int, scheduler: str | None) -> None:
+        batches = (
+            (first, self._sources(range(first, min(first + self._size, gap.stop))))
+            for gap in self._missing for first in range(gap.start, gap.stop, self._size)
+        )  # fmt: skip
+        for first, outcomes in cluster.fit_batches(
+            batches, self._resolution, self._setup, AT_ONCE, workers, scheduler, self._heard
+        ):
+            self._keep(first, outcomes)
 
-    while True:
-        # One star that takes long must not pile up the results of those behind it.
-        while more and len(under_way) < at_once and next_in < next_out + 4 * at_once:
+    def here(self) -> None:
+        setup = self._setup
+        for gap in self._missing:
+            first, found, sources = gap.start, [], self._sources(gap)
             try:
-                source = next(spectra)
-            except StopIteration:
-                more = False
-                break
-            if source is None:
-                break
-            try:
-                spectrum = taken(source)
-                go_on(_Star(next_in, spectrum.name, course(spectrum, resolution, setup), []))
-            except StarpayneError as error:
-                finished[next_in] = error
-            next_in += 1
-        while next_out in finished:
-            yield finished.pop(next_out)
-            next_out += 1
-        if not under_way:
-            if not more:
-                return
-            continue
-        _proceed(under_way, setup)
-        ready = [star for star in under_way if all(request.lane.done for request in star.waiting)]
-        under_way[:] = [star for star in under_way if star not in ready]
-        for star in ready:
-            go_on(star)
+                for outcome in follow(sources, self._resolution, setup, lambda d: summarise(d, setup), AT_ONCE):
+                    found.append(outcome)
+                    self._heard(first, len(found))
+                    if len(found) == self._size:
+                        self._keep(first, found)
+                        first, found = first + len(found), []
+            finally:
+                # Also after Ctrl-C.
+                if found:
+                    self._keep(first, found)
+
+    def _sources(self, rows: Iterable[int]) -> list[Source]:
+        return [partial(self._spectra.read, row) for row in rows]
+
+    def _heard(self, first: int, stars: int) -> None:
+        self._finished[first] = stars
+        if self._progress is not None:
+            self._progress(self._before + sum(self._finished.values()), len(self._spectra))
+
+    def _keep(self, first: int, outcomes: Sequence[cluster.Outcome]) -> None:
+        names, labels = (
+            [self._spectra.name(first + k) for k in range(len(outcomes))],
+            self._setup.model.emulator.space.names,
+        )
+        self._parts.write(first, [row_of(n, outcome, labels) for n, outcome in zip(names, outcomes, strict=True)])
+        self._heard(first, len(outcomes))
+        for name, outcome in zip(names, outcomes, strict=True):
+            if self._seen is not None:
+                self._seen(name, outcome)
 
 
-def _proceed(under_way: list[_Star], setup: Setup) -> None:
-    """Take one batch of lanes a round further: of those whose arrays have the same shapes, the largest group."""
-    groups: dict[object, list[tuple[Request, Lane]]] = {}
-    for star in under_way:
-        for request in star.waiting:
-            if not request.lane.done:
-                groups.setdefault(_shape(request), []).append((request, request.lane))
-    group = max(groups.values(), key=len)
-    proceed(group[0][0].bound, setup.parameters, [lane for _, lane in group])
+def row_of(name: str, outcome: FitResult | StarpayneError, labels: Sequence[str]) -> dict[str, Any]:
+    """Return the row of a star as ``FitResult.to_dict`` gives it, under this name; of an error, one without numbers."""
+    if isinstance(outcome, FitResult):
+        return outcome.to_dict() | {"file": name}
+    return {
+        "file": name, "labels": {label: {"value": None, "error": None, "raw_error": None} for label in labels},
+        "rv": None, "vsini": None, "chi2": None, "flags": ["failed"], "message": str(outcome),
+    }  # fmt: skip
 
 
-def _shape(request: Request) -> object:
-    leaves, structure = jax.tree.flatten(request.lane.problem)
-    return id(request.bound), structure, tuple(np.shape(leaf) for leaf in leaves)
+def _identity(spectra: Spectra, setup: Setup, resolution: Resolution) -> dict[str, Any]:
+    return {
+        "model": bundle.digest(setup.model.emulator), "spectra": _digest(spectra.identity),
+        "resolution": _digest(_plain(resolution)), "options": _digest(_plain(setup.options)), "stars": len(spectra),
+        "starpayne": version("starpayne"),
+    }  # fmt: skip
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return settings as JSON data, for a digest."""
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def _summary(parts: Parts) -> Survey:
+    flags: Counter[str] = Counter()
+    stars = failed = 0
+    for _, rows in parts.parts():
+        stars += len(rows)
+        for row in rows:
+            failed += "failed" in row["flags"]
+            flags.update(row["flags"])
+    return Survey(parts.table, stars, failed, dict(flags.most_common()))

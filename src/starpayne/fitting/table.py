@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from starpayne.errors import SpectrumError
 from starpayne.labels import unit_of
@@ -29,17 +31,26 @@ def check_table(path: Path) -> None:
         _pyarrow()
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the rows of ``FitResult.to_dict()``.
+def write_table(path: Path, parts: Iterable[Sequence[Mapping[str, Any]]]) -> None:
+    """Write the rows of ``FitResult.to_dict()``, given in one or more parts, of which one at a time is in memory.
 
     For each label NAME, NAME_error (with jitter) and NAME_raw_error (the stated errors and the emulator's alone), then
     velocities in km/s and χ². Where a posterior was sampled, NAME_median, NAME_low and NAME_high (68.3 %) follow; then
     the names of fixed labels and the flags, both separated by spaces, and why a spectrum could not be fitted. Numbers
     that do not exist are NaN.
     """
-    from astropy.table import Table
-
     check_table(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".partial")
+    columns = (_columns(rows) for rows in parts)
+    if path.suffix.lower() == ".parquet":
+        _write_parquet(draft, columns)
+    else:
+        _write_astropy(draft, FORMATS[path.suffix.lower()], columns)
+    draft.replace(path)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     columns: dict[str, list[Any]] = {"file": [row["file"] for row in rows]}
     for name in rows[0]["labels"]:
         columns[name] = [_number(row["labels"][name]["value"]) for row in rows]
@@ -57,21 +68,39 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     columns["fixed"] = [" ".join(row.get("fixed", ())) for row in rows]
     columns["flags"] = [" ".join(row["flags"]) for row in rows]
     columns["message"] = [str(row.get("message", "")) for row in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() == ".parquet":
-        pyarrow, parquet = _pyarrow()
-        parquet.write_table(pyarrow.table(columns), path)
-    else:
-        table: Any = Table(columns)
-        for name in table.colnames:
-            base = name.removesuffix("_error").removesuffix("_raw")
-            for end in ("_median", "_low", "_high"):
-                base = base.removesuffix(end)
-            unit = "km/s" if base in MOTIONS else unit_of(base).partition("(")[0]
-            # FITS has no dex.
-            table[name].unit = None if unit in ("", "dex") and path.suffix.lower() == ".fits" else unit or None
-        table.meta["CREATOR"] = f"starpayne {version('starpayne')}"
-        table.write(path, format=FORMATS[path.suffix.lower()], overwrite=True)
+    return {name: np.array(values) for name, values in columns.items()}
+
+
+def _write_parquet(path: Path, parts: Iterable[Mapping[str, np.ndarray]]) -> None:
+    pyarrow, parquet = _pyarrow()
+    writer = None
+    try:
+        for columns in parts:
+            table = pyarrow.table(dict(columns))
+            writer = writer or parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _write_astropy(path: Path, form: str, parts: Iterable[Mapping[str, np.ndarray]]) -> None:
+    from astropy.table import Table
+
+    pieces: dict[str, list[np.ndarray]] = {}
+    for columns in parts:
+        for name, values in columns.items():
+            pieces.setdefault(name, []).append(values)
+    table: Any = Table({name: np.concatenate(values) for name, values in pieces.items()})
+    for name in table.colnames:
+        base = name.removesuffix("_error").removesuffix("_raw")
+        for end in ("_median", "_low", "_high"):
+            base = base.removesuffix(end)
+        unit = "km/s" if base in MOTIONS else unit_of(base).partition("(")[0]
+        # FITS has no dex.
+        table[name].unit = None if unit in ("", "dex") and form == "fits" else unit or None
+    table.meta["CREATOR"] = f"starpayne {version('starpayne')}"
+    table.write(path, format=form, overwrite=True)
 
 
 def _pyarrow() -> tuple[Any, Any]:

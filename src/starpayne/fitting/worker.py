@@ -1,58 +1,64 @@
-"""One process of a survey: ``python -m starpayne.fitting.worker DESCRIPTOR``, spoken to over a socket.
+"""What runs on the workers of a Dask cluster: one model, made ready and compiled once, and batches of stars to fit.
 
-It is told a model, a resolution and options, then stars, and answers with their results. It ends with the process that
-started it, as that closes the socket by ending.
+Imported on the workers, and by :mod:`starpayne.fitting.cluster` when there is a cluster, as it needs Dask.
 """
 
 from __future__ import annotations
 
-import os
-import queue
-import signal
-import sys
+import pickle
 import threading
-from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
 
+from distributed import WorkerPlugin, get_worker
+
+from starpayne.bundle import Model
+from starpayne.errors import StarpayneError
+from starpayne.fitting.many import follow
+from starpayne.fitting.options import FitOptions
+from starpayne.fitting.resolution import Resolution
+from starpayne.fitting.result import FitResult
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.statistics import summarise
-from starpayne.fitting.survey import follow
 from starpayne.spectra import ObservedSpectrum
 
 
-def main() -> None:
-    """Fit what comes until nothing more does."""
-    # Ctrl-C is for the parent, which closes the socket.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(int(sys.argv[1]))
-    model, options, resolution, at_once = connection.recv()
-    setup = Setup(model, options)
-    connection.send(None)
-    arrived: queue.SimpleQueue[tuple[int, ObservedSpectrum]] = queue.SimpleQueue()
-    under_way: list[int] = []
+class Fitter(WorkerPlugin):
+    """What all stars of a run share, given to every worker there is, and to those that come later."""
 
-    def receive() -> None:
-        # In a thread of its own: the parent must never wait for room in the socket while this process waits for it.
-        while True:
-            try:
-                arrived.put(connection.recv())
-            except (EOFError, OSError):
-                os._exit(0)
+    def __init__(self, name: str, model: Model, resolution: Resolution, options: FitOptions, at_once: int) -> None:
+        self.name = name
+        self._packed = pickle.dumps((model, resolution, options, at_once))
+        self._lock: threading.Lock | None = None
 
-    def stars() -> Iterator[ObservedSpectrum | None]:
-        while True:
-            try:
-                index, spectrum = arrived.get(block=not under_way)
-            except queue.Empty:
-                yield None
-                continue
-            under_way.append(index)
-            yield spectrum
+    def setup(self, worker: Any) -> None:
+        self._lock = threading.Lock()
 
-    threading.Thread(target=receive, daemon=True).start()
-    for outcome in follow(stars(), resolution, setup, lambda descent: summarise(descent, setup), at_once):
-        connection.send((under_way.pop(0), outcome))
+    @cached_property
+    def _run(self) -> tuple[Setup, Resolution, int]:
+        model, resolution, options, at_once = pickle.loads(self._packed)
+        return Setup(model, options), resolution, at_once
+
+    def fit(self, index: int, spectra: list[ObservedSpectrum]) -> list[FitResult | StarpayneError]:
+        worker, outcomes = get_worker(), []
+        assert self._lock is not None
+        # JAX calls of two threads of a worker have been seen to wait for one another for ever.
+        with self._lock:
+            setup, resolution, at_once = self._run
+            for outcome in follow(spectra, resolution, setup, lambda descent: summarise(descent, setup), at_once):
+                outcomes.append(outcome)
+                worker.log_event(self.name, (index, len(outcomes)))
+        return outcomes
 
 
-if __name__ == "__main__":
-    main()
+def fit_batch(name: str, index: int, packed: bytes) -> list[FitResult | StarpayneError]:
+    """Fit a batch of stars, pickled, with the :class:`Fitter` of that name."""
+    fitter = get_worker().plugins[name]
+    assert isinstance(fitter, Fitter)
+    return fitter.fit(index, pickle.loads(packed))
+
+
+def installed() -> str:
+    """Return the version of starpayne on this worker."""
+    return version("starpayne")

@@ -1,0 +1,181 @@
+"""Fit many stars: some at a time, so that memory stays bounded, their descents side by side in compiled functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from starpayne.bundle import Model
+from starpayne.errors import SpectrumError, StarpayneError
+from starpayne.fitting import cluster
+from starpayne.fitting.course import Course, Request, course
+from starpayne.fitting.lockstep import SIZES, Lane, lanes, proceed
+from starpayne.fitting.observation import Source, taken
+from starpayne.fitting.options import FitOptions
+from starpayne.fitting.problem import Descent
+from starpayne.fitting.resolution import Resolution
+from starpayne.fitting.result import FitResult
+from starpayne.fitting.setup import Setup
+from starpayne.fitting.statistics import summarise
+
+AT_ONCE = 48
+"""Stars under way at a time."""
+
+BATCH = 12
+"""Stars of a batch that goes to another process, for each lane of a compiled call."""
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class _Star:
+    """A star under way, and the descents it waits for."""
+
+    index: int
+    name: str
+    course: Course
+    waiting: list[Request]
+
+
+def fit_many(
+    spectra: Iterable[Source],
+    model: Model,
+    resolution: Resolution,
+    options: FitOptions | None = None,
+    at_once: int = AT_ONCE,
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> Iterator[FitResult | StarpayneError]:
+    """Fit many stars with one model; each gets what :func:`fit` would give it.
+
+    Descents of several stars share one call of a compiled function. Memory is bounded by ``at_once``, whatever the
+    number of stars: spectra are taken from the iterable as others are finished.
+
+    Args:
+        spectra: the observations, or functions that return them (such as readers of files), called when their turn
+            comes.
+        model, resolution, options: as of :func:`fit`; a resolution per pixel must suit every spectrum.
+        at_once: stars under way at a time, in each process.
+        workers: processes to fit in, started by Dask on this machine. Each takes about 1 GB and compiles for itself:
+            worth it from some hundred stars on, on a CPU with several cores.
+        scheduler: address of a running Dask scheduler whose workers to use instead, such as tcp://host:8786.
+
+    Yields:
+        for each star, in the order given, its result, or the error that keeps it from being fitted.
+
+    Raises:
+        SpectrumError, LabelError: for a model or options with which no star can be fitted, more than one worker
+            where there can be but one (no CPU, not POSIX), or a scheduler that does not answer.
+        MissingExtraError: for more than one process without Dask.
+
+    Example:
+        ``for result in fit_many(map(ObservedSpectrum.read, paths), model, 40000): ...``
+    """
+    setup, at_once = Setup(model, options or FitOptions()), max(1, at_once)
+    cluster.check_workers(workers)
+    if workers == 1 and scheduler is None:
+        return follow(spectra, resolution, setup, lambda descent: summarise(descent, setup), at_once)
+    batches = enumerate(_in_batches(spectra, batch_size(setup)))
+    return _in_order(cluster.fit_batches(batches, resolution, setup, at_once, workers, scheduler))
+
+
+def batch_size(setup: Setup) -> int:
+    """Return how many stars make a batch: enough for all to have company for most of the time, and few enough that one
+    is done in a minute or so."""
+    return BATCH * lanes(setup.model.emulator.on(), len(setup.parameters), max(SIZES))
+
+
+def _in_batches(spectra: Iterable[Source], size: int) -> Iterator[list[Source]]:
+    coming = iter(spectra)
+    while batch := list(islice(coming, size)):
+        yield batch
+
+
+def _in_order(batches: Iterator[tuple[int, list[T]]]) -> Iterator[T]:
+    waiting: dict[int, list[T]] = {}
+    following = 0
+    for index, outcomes in batches:
+        waiting[index] = outcomes
+        while following in waiting:
+            yield from waiting.pop(following)
+            following += 1
+
+
+def follow(
+    spectra: Iterable[Source | None],
+    resolution: Resolution,
+    setup: Setup,
+    finish: Callable[[Descent], T],
+    at_once: int = 1,
+) -> Iterator[T | StarpayneError]:
+    """Fit many stars, and yield what ``finish`` makes of where each ended; otherwise as :func:`fit_many`.
+
+    A None among the spectra says that there is none at the moment.
+    """
+    spectra = iter(spectra)
+    under_way: list[_Star] = []
+    finished: dict[int, T | StarpayneError] = {}
+    next_in, next_out, more = 0, 0, True
+
+    def go_on(star: _Star) -> None:
+        """Let a star do its own part, up to its next descents or its end."""
+        try:
+            star.waiting = star.course.send(None)
+            under_way.append(star)
+        except StopIteration as end:
+            finished[star.index] = finish(end.value)
+        except StarpayneError as error:
+            finished[star.index] = error
+        except np.linalg.LinAlgError as error:
+            # One star that breaks the algebra must not cost the others.
+            finished[star.index] = SpectrumError(f"{star.name}: the fit broke down numerically ({error})")
+
+    while True:
+        # One star that takes long must not pile up the results of those behind it.
+        while more and len(under_way) < at_once and next_in < next_out + 4 * at_once:
+            try:
+                source = next(spectra)
+            except StopIteration:
+                more = False
+                break
+            if source is None:
+                break
+            try:
+                spectrum = taken(source)
+                go_on(_Star(next_in, spectrum.name, course(spectrum, resolution, setup), []))
+            except StarpayneError as error:
+                finished[next_in] = error
+            next_in += 1
+        while next_out in finished:
+            yield finished.pop(next_out)
+            next_out += 1
+        if not under_way:
+            if not more:
+                return
+            continue
+        _proceed(under_way, setup)
+        ready = [star for star in under_way if all(request.lane.done for request in star.waiting)]
+        under_way[:] = [star for star in under_way if star not in ready]
+        for star in ready:
+            go_on(star)
+
+
+def _proceed(under_way: list[_Star], setup: Setup) -> None:
+    """Take one batch of lanes a round further: of those whose arrays have the same shapes, the largest group."""
+    groups: dict[object, list[tuple[Request, Lane]]] = {}
+    for star in under_way:
+        for request in star.waiting:
+            if not request.lane.done:
+                groups.setdefault(_shape(request), []).append((request, request.lane))
+    group = max(groups.values(), key=len)
+    proceed(group[0][0].bound, setup.parameters, [lane for _, lane in group])
+
+
+def _shape(request: Request) -> object:
+    leaves, structure = jax.tree.flatten(request.lane.problem)
+    return id(request.bound), structure, tuple(np.shape(leaf) for leaf in leaves)
