@@ -91,7 +91,7 @@ class Fitter:
         problem = Problem(
             broadening=forward.broadening, pixels=forward.pixels, flux=jnp.ones(n),
             inverse_error=jnp.asarray(np.where(usable, 1 / stars.error, 0.0), jnp.float32),
-            basis=jnp.ones((n, 1)), whitener=jnp.zeros((n, 0)), low=jnp.zeros(3), high=jnp.zeros(3),
+            basis=jnp.ones((n, 1)), whitener=jnp.zeros((0, n)), low=jnp.zeros(3), high=jnp.zeros(3),
         )  # fmt: skip
         parameters = Parameters(FreeLabels.of(emulator.space, {}), rv=False, vsini=False, broadening=False)
         return cls(emulator, forward, parameters, problem)

@@ -16,7 +16,8 @@ from starpayne.explorer.state import State
 from starpayne.fitting.broadening import Broadening
 from starpayne.fitting.continuum import Continuum
 from starpayne.fitting.forward import log_velocity, no_overlap
-from starpayne.fitting.instrument import AnyArray, PixelMatrix, pixel_matrix, usable_pixels
+from starpayne.fitting.instrument import pixel_bands, usable_pixels
+from starpayne.fitting.pixels import AnyArray, PixelMatrix
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import convert_medium, doppler_factor
 
@@ -79,10 +80,11 @@ class Observed:
             if len(self._matrices) >= 16:
                 self._matrices.clear()
             # The sharpest of all profiles: who asks for another one knows how much more room it takes.
-            self._matrices[velocity] = pixel_matrix(
+            bands, _ = pixel_bands(
                 predictor.grid, self.wavelength, predictor.panel["resolution"].high, velocity=velocity,
                 model_resolution=predictor.model.emulator.domain.resolution, pixels_alone=True,
-            )[0]  # fmt: skip
+            )  # fmt: skip
+            self._matrices[velocity] = bands.matrix(predictor.grid.size)
         return self._matrices[velocity]
 
 
@@ -117,7 +119,7 @@ def compare(predictor: Predictor, state: State, observed: Observed, depth: np.nd
         predictor.grid, observed.wavelength, state["resolution"], velocity=state["rv"], margin=state["vsini"],
         model_resolution=predictor.model.emulator.domain.resolution,
     )  # fmt: skip
-    usable &= (observed.weight > 0) & np.any(np.asarray(pixels.weights) != 0, axis=1)
+    usable &= (observed.weight > 0) & pixels.reached()
     nothing = np.full(len(model), np.nan, np.float32)
     if usable.sum() < FEWEST_PIXELS:
         return Comparison(nothing, nothing, float("nan"))

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from starpayne.fitting.instrument import AnyArray, LogGrid, fast_length
+from starpayne.fitting.instrument import LogGrid, fast_length
+from starpayne.fitting.pixels import AnyArray
 
 LIMB_DARKENING = 0.6
 """Linear limb-darkening coefficient of a Sun-like star in the optical (Gray 2005, p. 464)."""

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from starpayne.emulators import BoundEmulator
-from starpayne.fitting.instrument import AnyArray
+from starpayne.fitting.pixels import AnyArray
 from starpayne.fitting.problem import Descent
 from starpayne.fitting.projection import project
 from starpayne.fitting.setup import Setup
@@ -81,7 +81,7 @@ def residual_and_volume(problem: Problem, model: Float[AnyArray, " n"]) -> tuple
     """
     w = problem.inverse_error
     data = whitened(problem, problem.flux * w)
-    q, r = jnp.linalg.qr(whitened(problem, problem.basis * (model * w)[:, None]))
+    q, r = jnp.linalg.qr(whitened(problem, problem.basis.T * (model * w)).T)
     return data - q @ (q.T @ data), jnp.sum(jnp.log(jnp.abs(jnp.diagonal(r))))
 
 

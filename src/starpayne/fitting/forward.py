@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from starpayne.emulators import BoundEmulator, Emulator
 from starpayne.errors import SpectrumError
 from starpayne.fitting.broadening import LIMB_DARKENING, Broadening
-from starpayne.fitting.instrument import LogGrid, PixelMatrix, pixel_matrix
+from starpayne.fitting.instrument import LogGrid, pixel_bands
+from starpayne.fitting.pixels import PixelMatrix
 from starpayne.fitting.resolution import Resolution, ResolutionCurve, check_resolution, uniform_width
 from starpayne.wavelengths import SPEED_OF_LIGHT, check_wavelength, convert_medium
 
@@ -88,7 +89,7 @@ class ForwardModel(eqx.Module):
         reach = margin + abs(velocity)
         bound, grid = bind(emulator, own[0], own[-1], reach)
         uniform = uniform_width(resolution, domain.resolution)
-        pixels, usable = pixel_matrix(
+        bands, usable = pixel_bands(
             grid, own, resolution, velocity=velocity, model_resolution=domain.resolution, margin=margin,
             pixels_alone=uniform is not None,
         )  # fmt: skip
@@ -96,7 +97,7 @@ class ForwardModel(eqx.Module):
             raise SpectrumError(no_overlap(own, emulator))
         reach = kernel_reach(velocity_range, vsini_max, broadening_max)
         broadening = Broadening.on(grid, reach, limb_darkening, uniform or 0.0)
-        return cls(bound, broadening, pixels, jnp.asarray(log_velocity(velocity), jnp.float32)), usable
+        return cls(bound, broadening, bands.matrix(grid.size), jnp.asarray(log_velocity(velocity), jnp.float32)), usable
 
     def observe(
         self,

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 from scipy.fft import next_fast_len
 from scipy.special import ndtr
 
 from starpayne.errors import SpectrumError
+from starpayne.fitting.pixels import Bands
 from starpayne.fitting.resolution import Profile, TabulatedProfile, extra_width, half_width
 from starpayne.wavelengths import SPEED_OF_LIGHT, doppler_factor
 
@@ -55,25 +52,6 @@ def fast_length(n: int) -> int:
     return int(next_fast_len(n, real=True) or n)
 
 
-if TYPE_CHECKING:
-    AnyArray = Any
-else:
-    AnyArray = Array | np.ndarray
-    """Of JAX or of NumPy: what is made on the host for a compiled function stays there until it is called."""
-
-
-class PixelMatrix(eqx.Module):
-    """A banded matrix from the model grid to observed pixels; row i acts on ``first[i] … first[i] + K − 1``."""
-
-    first: Int[AnyArray, " pixels"]
-    weights: Float[AnyArray, "pixels K"]
-
-    def __call__(self, depth: Float[Array, "*batch grid"]) -> Float[Array, "*batch pixels"]:
-        """Observe line depths (flux − 1) on the model grid."""
-        indices = jnp.asarray(self.first)[:, None] + jnp.arange(self.weights.shape[1])
-        return jnp.sum(depth[..., indices] * self.weights, axis=-1)
-
-
 def pixel_edges(wavelength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return lower and upper edges (n,) of pixels: midway between neighbours, whatever the sampling.
 
@@ -107,7 +85,7 @@ def usable_pixels(
     return (lower - room >= grid.start) & (upper + room <= end)
 
 
-def pixel_matrix(
+def pixel_bands(
     grid: LogGrid,
     wavelength: np.ndarray,
     resolution: Profile,
@@ -116,7 +94,7 @@ def pixel_matrix(
     model_resolution: float | None = None,
     margin: float = 0.0,
     pixels_alone: bool = False,
-) -> tuple[PixelMatrix, np.ndarray]:
+) -> tuple[Bands, np.ndarray]:
     """Return the matrix from line depths on the model grid to observed pixels, and which pixels it can give.
 
     Row i is the integral of the model over pixel i, seen through the line-spread function:
@@ -142,7 +120,7 @@ def pixel_matrix(
     reach = half_width(resolution, model_resolution)
     if not usable.any():
         nothing = np.zeros((len(wavelength), 1), np.float32)
-        return PixelMatrix(np.zeros(len(wavelength), np.int32), nothing), usable
+        return Bands(np.zeros(len(wavelength), np.int32), nothing), usable
     if pixels_alone:
         start, weights = _pixel_average(
             (lower[usable] - grid.start) / grid.step, (upper[usable] - grid.start) / grid.step
@@ -183,11 +161,11 @@ def pixel_matrix(
     return _whole(*_keep_inside(start, weights, grid.size), usable), usable
 
 
-def _whole(start: np.ndarray, weights: np.ndarray, usable: np.ndarray) -> PixelMatrix:
+def _whole(start: np.ndarray, weights: np.ndarray, usable: np.ndarray) -> Bands:
     """Return the matrix of all pixels from the bands of the usable ones."""
     first, all_weights = np.zeros(len(usable), np.int32), np.zeros((len(usable), weights.shape[1]), np.float32)
     first[usable], all_weights[usable] = start, weights
-    return PixelMatrix(first, all_weights)
+    return Bands(first, all_weights)
 
 
 def _pixel_average(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from starpayne.emulators import BoundEmulator
-from starpayne.fitting.instrument import AnyArray
+from starpayne.fitting.pixels import AnyArray
 from starpayne.fitting.solver import (
     Parameters,
     Problem,

@@ -10,7 +10,8 @@ import numpy as np
 from starpayne.emulators import BoundEmulator
 from starpayne.errors import SpectrumError
 from starpayne.fitting.forward import no_overlap
-from starpayne.fitting.instrument import LogGrid, PixelMatrix, pixel_matrix, usable_pixels
+from starpayne.fitting.instrument import LogGrid, pixel_bands, usable_pixels
+from starpayne.fitting.pixels import Bands
 from starpayne.fitting.resolution import Profile, Resolution, ResolutionCurve, check_resolution, uniform_width
 from starpayne.fitting.setup import Setup
 from starpayne.spectra import ObservedSpectrum
@@ -60,7 +61,7 @@ class Observation:
     grid: LogGrid
     flags: tuple[str, ...]
     model_resolution: float | None
-    _matrices: dict[float, PixelMatrix] = field(default_factory=dict, repr=False)
+    _bands: dict[float, Bands] = field(default_factory=dict, repr=False)
 
     def resolution_of(self, pixels: np.ndarray) -> Profile:
         """Return the resolution of some of the pixels."""
@@ -71,14 +72,14 @@ class Observation:
         """σ in km/s of a line-spread function that is the same on all pixels; None for any other."""
         return uniform_width(self.resolution, self.model_resolution)
 
-    def matrix(self, velocity: float) -> PixelMatrix:
+    def bands(self, velocity: float) -> Bands:
         """Return the instrument at a coarse velocity (km/s), made once; rows that leave the model are zero."""
-        if velocity not in self._matrices:
-            self._matrices[velocity] = pixel_matrix(
+        if velocity not in self._bands:
+            self._bands[velocity] = pixel_bands(
                 self.grid, self.wavelength, self.resolution, velocity=velocity, model_resolution=self.model_resolution,
                 pixels_alone=self.uniform is not None,
             )[0]  # fmt: skip
-        return self._matrices[velocity]
+        return self._bands[velocity]
 
     def reached(self, velocity: float, margin: float) -> np.ndarray:
         """Return (n,) bool: which pixels the model reaches with so many km/s to spare on either side."""

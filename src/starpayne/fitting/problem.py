@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 
 from starpayne.emulators import BoundEmulator
 from starpayne.fitting.forward import log_velocity
-from starpayne.fitting.instrument import AnyArray, PixelMatrix
 from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import Observation
+from starpayne.fitting.pixels import AnyArray, Bands
 from starpayne.fitting.plan import Plan, half_room
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.solver import Parameters, Prior, Problem, Solution
@@ -53,11 +53,11 @@ class Scene:
         basis = options.continuum.basis(star.own_wavelength, plan.used)
         problem = Problem(
             broadening=setup.broadening(star.grid, half_room(star), star.uniform or 0.0),
-            pixels=widened(star.matrix(plan.rv), size, star),
+            pixels=widened(star.bands(plan.rv), size, star.grid.size).matrix(star.grid.size),
             flux=padded(star.flux).astype(np.float32),
             inverse_error=np.zeros(size, np.float32),
             basis=padded(basis).astype(np.float32),
-            whitener=np.zeros((size, 0), np.float32),
+            whitener=np.zeros((0, size), np.float32),
             low=plan.low.astype(np.float32),
             high=plan.high.astype(np.float32),
             prior=_prior(plan, setup),
@@ -98,7 +98,7 @@ class Scene:
         modes = sight.modes if np.all(np.isfinite(sight.modes)) else np.zeros((0, len(used)))
         return eqx.tree_at(
             lambda p: (p.inverse_error, p.whitener), self.blank,
-            (inverse.astype(np.float32), whitener_of(modes * inverse).T.astype(np.float32)),
+            (inverse.astype(np.float32), whitener_of(modes * inverse).astype(np.float32)),
         )  # fmt: skip
 
 
@@ -166,18 +166,17 @@ def _observe(
     return 1 + seen[0], seen[1:], problem.pixels(curves[-1])
 
 
-def widened(matrix: PixelMatrix, size: int, star: Observation) -> PixelMatrix:
-    """Return a matrix with rows of zeros up to ``size``, and a band of a rounded width."""
-    n, width = matrix.weights.shape
+def widened(bands: Bands, size: int, grid_size: int) -> Bands:
+    """Return a matrix with rows of zeros up to ``size``, and bands of a rounded width."""
+    n, width = bands.weights.shape
     band = -(-width // PAD_BAND) * PAD_BAND
     first, weights = np.zeros(size, np.int32), np.zeros((size, band), np.float32)
     # The band is widened on the right with zeros, and shifted left where that would leave the grid.
-    begin = np.asarray(matrix.first)
-    back = np.maximum(begin + band - star.grid.size, 0)
+    back = np.maximum(bands.first + band - grid_size, 0)
     columns = np.arange(width) + back[:, None]
-    weights[np.arange(n)[:, None], columns] = np.asarray(matrix.weights)
-    first[:n] = begin - back
-    return PixelMatrix(first, weights)
+    weights[np.arange(n)[:, None], columns] = bands.weights
+    first[:n] = bands.first - back
+    return Bands(first, weights)
 
 
 def whitener_of(modes: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from starpayne.fitting.solver import Problem, Solution
 def whitened_in_float64(problem: Problem, columns: np.ndarray) -> np.ndarray:
     """Multiply columns in units of the errors by C^(−1/2)."""
     whitener = np.asarray(problem.whitener, np.float64)
-    return columns - whitener @ (whitener.T @ columns)
+    return columns - whitener.T @ (whitener @ columns)
 
 
 def project(problem: Problem, solution: Solution, known_continuum: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -260,6 +260,6 @@ def _curves(descent: Descent, good: bool) -> tuple[np.ndarray, np.ndarray]:
     weight = np.asarray(problem.inverse_error, np.float64)[:n]
     basis = np.asarray(problem.basis, np.float64)[:n]
     coefficients = np.linalg.lstsq(basis * (normalised * weight)[:, None], star.flux * weight, rcond=None)[0]
-    reached = np.asarray(problem.pixels.weights)[:n].any(axis=1)
+    reached = problem.pixels.reached()[:n]
     continuum = np.where(reached, basis @ coefficients, np.nan) * star.scale
     return continuum * normalised, continuum
