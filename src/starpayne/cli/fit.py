@@ -205,14 +205,10 @@ def _survey(
 
     if workers is None and scheduler is None and dask_is_missing(len(stars)):
         console.print('note: one process fits all; pip install "starpayne[survey]" for one per core', style="yellow")
-    try:
-        found = fit_survey(
-            stars, model, resolution, out, options, workers=workers, scheduler=scheduler, overwrite=overwrite,
-            json=json, progress=bar, seen=seen,
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        console.print(f"stopped; what is finished is in {out}, and the same command goes on from there", soft_wrap=True)
-        raise
+    found = fit_survey(
+        stars, model, resolution, out, options, workers=workers, scheduler=scheduler, overwrite=overwrite, json=json,
+        progress=bar, seen=seen,
+    )  # fmt: skip
     for line in lines.values():
         typer.echo(line)
     flags = ", ".join(f"{flag} {n:,}" for flag, n in found.flags.items() if not flag.startswith("unconstrained:"))
