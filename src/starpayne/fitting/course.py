@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import jax
 import numpy as np
 
 from starpayne.emulators import BoundEmulator
@@ -48,6 +50,12 @@ class Request:
 
     bound: BoundEmulator
     lane: Lane
+
+    @cached_property
+    def shape(self) -> object:
+        """What must be the same for two of them to share a call of a compiled function."""
+        leaves, structure = jax.tree.flatten(self.lane.problem)
+        return id(self.bound), structure, tuple(np.shape(leaf) for leaf in leaves)
 
 
 Course = Generator[list[Request], None, Descent]

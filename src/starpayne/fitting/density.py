@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 from starpayne.emulators import BoundEmulator
 from starpayne.fitting.pixels import AnyArray
 from starpayne.fitting.problem import Descent
-from starpayne.fitting.projection import project
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.solver import Parameters, Problem, normalised_model, prior_residual, whitened, widths
 from starpayne.fitting.statistics import covariance_factor, prior_rows
@@ -45,7 +44,7 @@ def target_of(descent: Descent, setup: Setup) -> Target:
     """Return the density around where a fit ended."""
     parameters, plan, problem, options = setup.parameters, descent.plan, descent.problem, setup.options
     theta, n = descent.theta, len(parameters.labels)
-    residual, jacobian = project(problem, descent.solution)
+    residual, jacobian = descent.projected
     inflation = covariance_factor(descent, residual, len(parameters))
     by_prior = prior_rows(problem, parameters, setup, theta, descent.widths(parameters))[1]
     hessian = jacobian.T @ jacobian / inflation + by_prior.T @ by_prior

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-import jax
 import numpy as np
 
 from starpayne.bundle import Model
@@ -171,11 +170,6 @@ def _proceed(under_way: list[_Star], setup: Setup) -> None:
     for star in under_way:
         for request in star.waiting:
             if not request.lane.done:
-                groups.setdefault(_shape(request), []).append((request, request.lane))
+                groups.setdefault(request.shape, []).append((request, request.lane))
     group = max(groups.values(), key=len)
     proceed(group[0][0].bound, setup.parameters, [lane for _, lane in group])
-
-
-def _shape(request: Request) -> object:
-    leaves, structure = jax.tree.flatten(request.lane.problem)
-    return id(request.bound), structure, tuple(np.shape(leaf) for leaf in leaves)

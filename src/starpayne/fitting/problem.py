@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import Observation
 from starpayne.fitting.pixels import AnyArray, Bands
 from starpayne.fitting.plan import Plan, half_room
+from starpayne.fitting.projection import project
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.solver import Parameters, Prior, Problem, Solution
 
@@ -142,6 +144,11 @@ class Descent:
     def theta(self) -> np.ndarray:
         """(p,) float64 position in the unit cube."""
         return np.asarray(self.solution.theta, np.float64)
+
+    @cached_property
+    def projected(self) -> tuple[np.ndarray, np.ndarray]:
+        """Whitened residual (n,) and derivative (n, p) where it ended, in float64; several questions need them."""
+        return project(self.problem, self.solution)
 
     def after(self, iterations: int) -> Descent:
         """Return it with so many iterations counted."""

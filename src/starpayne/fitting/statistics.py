@@ -39,7 +39,7 @@ def summarise(descent: Descent, setup: Setup) -> FitResult:
     emulator, n_labels = setup.model.emulator, len(parameters.labels)
     problem, solution, jitter = descent.problem, descent.solution, descent.noise.jitter
     theta = np.asarray(solution.theta, np.float64)
-    residual, jacobian = project(problem, solution)
+    residual, jacobian = descent.projected
     good = bool(np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian)) and np.all(np.isfinite(theta)))
     freedom = degrees_of_freedom(descent, len(parameters))
     with_jitter = float(residual @ residual) / freedom if good else np.nan
@@ -156,7 +156,7 @@ def inverse_in_cube(hessian: np.ndarray) -> np.ndarray:
 def converged(descent: Descent, setup: Setup) -> bool:
     """Return whether a descent has no more than chance to gain, by its derivative in float64."""
     parameters, theta = setup.parameters, descent.theta
-    residual, jacobian = project(descent.problem, descent.solution)
+    residual, jacobian = descent.projected
     if not (np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian))):
         return False
     off, by_prior = prior_rows(descent.problem, parameters, setup, theta, descent.widths(parameters))
@@ -170,7 +170,7 @@ def noise_for(descent: Descent, n_parameters: int, robust: bool) -> Noise:
     problem, used = descent.problem, descent.scene.used
     w = np.asarray(problem.inverse_error, np.float64)[used]
     # Whitened once more: C⁻¹ r is the residual less what the modes of the emulator's error explain of it.
-    residual = whitened_in_float64(problem, project(problem, descent.solution)[0])[used] / w
+    residual = whitened_in_float64(problem, descent.projected[0])[used] / w
     freedom = degrees_of_freedom(descent, n_parameters)
     return estimate(residual, descent.noise.stated(w**-2.0), freedom, robust)
 
