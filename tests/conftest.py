@@ -49,12 +49,15 @@ def _flags() -> str:
     whether it does.
     """
     plain = "--xla_backend_optimization_level=0"
-    quick = f"{plain} --xla_cpu_use_fusion_emitters=false --xla_llvm_disable_expensive_passes=true"
-    quick += " --xla_cpu_parallel_codegen_split_count=1"
-    asked = subprocess.run(
-        [sys.executable, "-c", "import jax; jax.devices()"], env={**os.environ, "XLA_FLAGS": quick}, capture_output=True
-    )
-    return plain if asked.returncode else quick
+    piece = f"{plain} --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
+    for flags in (f"{piece} --xla_cpu_use_fusion_emitters=false", piece):
+        environment = {**os.environ, "XLA_FLAGS": flags}
+        asked = subprocess.run(
+            [sys.executable, "-c", "import jax; jax.devices()"], env=environment, capture_output=True
+        )
+        if asked.returncode == 0:
+            return flags
+    return plain
 
 
 if "XLA_FLAGS" not in os.environ:
