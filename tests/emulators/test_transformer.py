@@ -267,12 +267,12 @@ def test_attention_is_the_softmax_of_query_times_key() -> None:
     """The first layer once more, as the paper writes it, with nothing folded."""
     network = transformer()
     bound = network.on(toy.WAVELENGTH)
-    tokens = np.asarray(jax.jit(network.tokens)(jnp.asarray(LABELS[:1], jnp.float32)))[0]
+    tokens = np.asarray(jax.jit(lambda labels: network.tokens(labels))(jnp.asarray(LABELS[:1], jnp.float32)))[0]
     x = np.asarray(bound.encoding)
     x = x / np.sqrt(np.mean(x**2, axis=1, keepdims=True))
     query = np.einsum("nd,dhk->nhk", x, np.asarray(network.block.query[0]))
     key = np.einsum("td,dhk->thk", tokens, np.asarray(network.block.key[0]))
     scores = np.einsum("nhk,thk->nht", query, key) / query.shape[-1]
     weights = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
-    _, attention = jax.jit(network.watched)(jnp.asarray(tokens)[None], bound.encoding)
+    _, attention = jax.jit(lambda tokens: network.watched(tokens, bound.encoding))(jnp.asarray(tokens)[None])
     assert np.allclose(attention[0, 0], weights, atol=1e-4)
