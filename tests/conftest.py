@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import subprocess
@@ -43,15 +44,20 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 def _flags() -> str:
     """Return flags with which XLA compiles in half the time: tiny models compile for longer than they run.
 
-    Nothing is optimised, and kernels are written in the older way, which sets up less for each function. An XLA that
-    does not know a flag ends its process, so another one is asked first whether it does.
+    Nothing is optimised, kernels are written in the older way, which sets up less for each function, and those of one
+    function are compiled as one piece. An XLA that does not know a flag ends its process, so another one is asked first
+    whether it does.
     """
     plain = "--xla_backend_optimization_level=0"
-    quick = f"{plain} --xla_cpu_use_fusion_emitters=false"
-    asked = subprocess.run(
-        [sys.executable, "-c", "import jax; jax.devices()"], env={**os.environ, "XLA_FLAGS": quick}, capture_output=True
-    )
-    return plain if asked.returncode else quick
+    piece = f"{plain} --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
+    for flags in (f"{piece} --xla_cpu_use_fusion_emitters=false", piece):
+        environment = {**os.environ, "XLA_FLAGS": flags}
+        asked = subprocess.run(
+            [sys.executable, "-c", "import jax; jax.devices()"], env=environment, capture_output=True
+        )
+        if asked.returncode == 0:
+            return flags
+    return plain
 
 
 if "XLA_FLAGS" not in os.environ:
@@ -64,10 +70,21 @@ from starpayne.importers import import_folder  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the shared data, so that no test can forget to say so."""
+    """Mark what needs the shared data, so that no test can forget to say so; put files with a slow test first.
+
+    With ``pytest -n`` a process takes one file after the other: a long one that is begun last leaves the others idle.
+    """
     for item in items:
         if "data_folder" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the imports have made out of the garbage collections, each of which would look at all of it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import toy
 
 from starpayne import demo
 from starpayne.grid import Grid
+from starpayne.training import Recipe
 
 pytestmark = [pytest.mark.synthesis, pytest.mark.slow]
 
@@ -34,6 +36,9 @@ class Stages:
 
 def test_the_demo_goes_on_after_ctrl_c_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "QUICK", demo.Size(16, 3, 3, payne_steps=100, transformer_steps=50))
+    # The networks of the presets compile for longer than all the rest takes; CI's quick demo has them.
+    preset = Recipe.preset
+    monkeypatch.setattr(Recipe, "preset", lambda name: preset(name).replace(architecture=toy.SIZES[name]))
     with pytest.raises(KeyboardInterrupt):
         demo.run_demo(tmp_path, Stages("synthesis"), quick=True, workers=1)
     done = int((Grid.open(tmp_path / "grid.zarr").status == 1).sum())

@@ -66,6 +66,7 @@ def test_the_sun_from_four_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_the_sun_is_fitted_right_after_installation(data_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "sun.csv"
     shell.run(

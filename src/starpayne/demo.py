@@ -47,7 +47,7 @@ class Size:
 
 
 FULL = Size(n_spectra=400, n_test=40, n_validation=40, payne_steps=12_000, transformer_steps=3_000)
-QUICK = Size(n_spectra=60, n_test=10, n_validation=8, payne_steps=1_500, transformer_steps=300)
+QUICK = Size(n_spectra=48, n_test=10, n_validation=8, payne_steps=1_000, transformer_steps=120)
 
 
 @dataclass

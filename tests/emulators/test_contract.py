@@ -9,7 +9,7 @@ import pytest
 import toy
 
 from starpayne.bundle import Model
-from starpayne.emulators import ARCHITECTURES, SpectralDomain, architecture, base
+from starpayne.emulators import ARCHITECTURES, SpectralDomain, architecture, base, flags_for
 from starpayne.emulators.base import HostArray
 from starpayne.errors import BundleError, LabelError, WavelengthError
 from starpayne.labels import Constraint, LabelSpace
@@ -257,7 +257,7 @@ def test_missing_physics_is_flagged_where_it_matters(model: Model) -> None:
         (plane_parallel,),
         (no_molecules, plane_parallel),
     )
-    assert base.flags_for(SPACE, (), SPACE.vector(cool)) == ()
+    assert flags_for(SPACE, (), SPACE.vector(cool)) == ()
 
 
 # -- chunks -----------------------------------------------------------------------------------------------------------

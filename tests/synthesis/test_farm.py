@@ -201,18 +201,7 @@ def test_pysme_on_the_farm_equals_pysme_in_this_process(alone, tmp_path: Path, w
         np.testing.assert_array_equal(grid.continuum([row])[0], spectrum.continuum.astype(np.float32))
 
 
-def test_intensities_are_stored_where_a_design_asks_for_them(tmp_path: Path) -> None:
-    design = dataclasses.replace(
-        Design.shipped("demo"), n_spectra=2, n_test=0, n_validation=0, low=5170, high=5172, settings={"mu": [0.5, 1.0]}
-    )
-    grid = run(design, tmp_path / "grid", workers=1)
-    intensity = grid.intensity()
-    assert intensity.shape == (2, 2, len(design.wavelength))
-    assert np.all(intensity[:, 1].mean(axis=1) > intensity[:, 0].mean(axis=1)), "the limb is darker"
-    assert grid.dataset["mu"].values.tolist() == [0.5, 1.0]
-
-
-def test_stored_intensities_integrate_to_the_stored_flux(tmp_path: Path) -> None:
+def test_intensities_are_stored_where_a_design_asks_for_them_and_integrate_to_the_flux(tmp_path: Path) -> None:
     shipped = Design.shipped("intensities")
     design = dataclasses.replace(shipped, n_spectra=2, n_test=0, n_validation=0, low=5172, high=5174)
     grid = run(design, tmp_path / "grid", workers=1)
@@ -220,8 +209,11 @@ def test_stored_intensities_integrate_to_the_stored_flux(tmp_path: Path) -> None
     i = normalised_intensity(grid, np.arange(2)).reshape(2, 12, -1)
     np.testing.assert_allclose(np.einsum("m,nmw->nw", quadrature.weight, i), grid.flux(), rtol=1e-6)
     # Angles that are not the engine's rings, by the integral itself: the two rules differ by no more than this.
-    settings = {**shipped.settings, "mu": [0.05, *np.linspace(0.1, 1.0, 19).tolist()]}
-    dense = run(dataclasses.replace(design, settings=settings), tmp_path / "dense", workers=1)
+    mu = [0.05, *np.linspace(0.1, 1.0, 19).tolist()]
+    dense = run(dataclasses.replace(design, settings={**shipped.settings, "mu": mu}), tmp_path / "dense", workers=1)
+    assert dense.dataset["mu"].values.tolist() == mu
+    assert dense.intensity().shape == (2, 20, len(design.wavelength))
+    assert np.all(np.diff(dense.intensity().mean(axis=2)) > 0), "the limb is darker"
     rule = disc_quadrature(dense.mu)
     i = normalised_intensity(dense, np.arange(2)).reshape(2, 20, -1)
     at_nodes = np.stack([np.apply_along_axis(lambda y: np.interp(rule.mu, dense.mu, y), 0, x) for x in i])

@@ -43,7 +43,7 @@ print(json.dumps({{"gradient": gradient, "loss": loss, "devices": used}}))
 """
 
 
-@pytest.mark.parametrize("emulator", ["payne", "transformer"])
+@pytest.mark.parametrize("emulator", ["payne", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_eight_devices_take_the_steps_of_one(emulator: str) -> None:
     flags = "--xla_force_host_platform_device_count=8"
     script = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n" + EIGHT.format(emulator=emulator)

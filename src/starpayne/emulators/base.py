@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from starpayne.emulators.domain import SpectralDomain
-from starpayne.emulators.flags import flags_for
+from starpayne.emulators.flags import named_flags
 from starpayne.errors import LabelError
 from starpayne.labels import LabelSpace
 from starpayne.wavelengths import check_wavelength, convert_medium
@@ -244,7 +244,7 @@ class Emulator(eqx.Module):
             wavelength=asked,
             flux=flux[0] if one else flux,
             medium=medium or self.domain.medium,
-            flags=tuple(flags_for(self.space, self.domain.physics, row) for row in rows),
+            flags=named_flags(self.space, self.domain.physics, rows),
             continuum=continuum[0] if one and continuum is not None else continuum,
             quantity=self.domain.quantity,
         )

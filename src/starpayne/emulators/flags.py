@@ -15,23 +15,32 @@ def flags_of(
 ) -> Bool[np.ndarray, "n flags"]:
     """Return which of ``FLAGS`` apply to each label vector, given what the physics of the model leaves out."""
     everywhere = np.ones(len(labels), bool)
-
-    def below(name: str, limit: float) -> np.ndarray:
-        return labels[:, space.names.index(name)] < limit if name in space.names else ~everywhere
-
     return np.stack(
         [
             ~space.inside(labels),
-            below("teff", 5000) & ("no_molecules" in physics),
+            _below(space, labels, "teff", 5000) & ("no_molecules" in physics),
             everywhere & ("undersampled" in physics),
-            below("logg", 1.5) & ("plane_parallel" in physics),
+            _below(space, labels, "logg", 1.5) & ("plane_parallel" in physics),
         ],
         axis=-1,
     )
 
 
+def named_flags(
+    space: LabelSpace, physics: tuple[str, ...], labels: Float[np.ndarray, "n labels"]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the flags of each label vector."""
+    return tuple(
+        tuple(name for name, applies in zip(FLAGS, row, strict=True) if applies)
+        for row in flags_of(space, physics, labels)
+    )
+
+
 def flags_for(space: LabelSpace, physics: tuple[str, ...], labels: Float[np.ndarray, " labels"]) -> tuple[str, ...]:
     """Return the flags of one label vector."""
-    return tuple(
-        name for name, applies in zip(FLAGS, flags_of(space, physics, labels[None])[0], strict=True) if applies
-    )
+    return named_flags(space, physics, labels[None])[0]
+
+
+def _below(space: LabelSpace, labels: Float[np.ndarray, "n labels"], name: str, limit: float) -> Bool[np.ndarray, " n"]:
+    """Whether a label that the space may not have is less than a limit."""
+    return labels[:, space.names.index(name)] < limit if name in space.names else np.zeros(len(labels), bool)

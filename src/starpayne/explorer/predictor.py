@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from starpayne.bundle import Model
 from starpayne.emulators import BoundEmulator, Prediction
-from starpayne.emulators.base import flags_for
+from starpayne.emulators.flags import flags_for
 from starpayne.explorer.dials import VSINI_MAX, Panel
 from starpayne.explorer.state import State
 from starpayne.fitting.broadening import Broadening
