@@ -4,8 +4,8 @@
 sampling, five pixels per FWHM, which makes 2,000 over the 50 Å of mgb_reference; velocities within ±200 km/s, v sin i
 0–30 km/s) and fits all labels, velocity, v sin i and a continuum of degree 4 to each, without a guess: once, which
 compiles, and once for the clock. With several workers four batches of them for each are fitted in one more run; the
-clock runs from the end of the first batches on, when nothing is left to compile. ``MODEL`` may be ``transformer_128``: TransformerPayne of width
-128 and depth 8 with random weights, which says nothing of its accuracy and all of its speed.
+clock runs from the end of the first batches on, when nothing is left to compile. ``MODEL`` may be ``transformer_128``:
+TransformerPayne of width 128 and depth 8 with random weights, which says nothing of its accuracy and all of its speed.
 """
 
 from __future__ import annotations
