@@ -126,10 +126,15 @@ def test_what_is_no_table_of_spectra_is_refused(tmp_path: Path) -> None:
         open_spectra([tmp_path / "empty.parquet"])
     short = parquet(tmp_path / "short.parquet", error=[WAVELENGTH, WAVELENGTH[:3], *[None] * 3])
     spectra = open_spectra([short])
-    with pytest.raises(SpectrumError, match=r"^1: error has 3 pixels, wavelength 40$"):
+    with pytest.raises(SpectrumError, match=r"^error has 3 pixels, wavelength 40$"):
         spectra.read(1)
-    with pytest.raises(SpectrumError, match=r"^2: error has 0 pixels"):
+    with pytest.raises(SpectrumError, match=r"^error has 0 pixels"):
         spectra.read(2)
+    with fits.open(images(tmp_path / "rows.fits")) as hdus:
+        hdus["IVAR"].data = IVAR[:2]
+        hdus.writeto(tmp_path / "fewer.fits")
+    with pytest.raises(SpectrumError, match=r"^fewer.fits: IVAR has 2 rows, FLUX 5$"):
+        open_spectra([tmp_path / "fewer.fits"])
     damaged = (columns(tmp_path / "d.fits")).read_bytes()
     (tmp_path / "d.fits").write_bytes(damaged[:6000])
     with pytest.raises(SpectrumError, match=r"d.fits"):

@@ -54,6 +54,8 @@ def read_columns(path: Path) -> Columns:
     Raises:
         SpectrumError: the file is missing, unreadable or holds no spectrum.
     """
+    if path.is_dir():
+        raise SpectrumError(f"{path} is a folder: give its files, such as {path}/*")
     if not path.is_file():
         raise SpectrumError(f"no file at {path}")
     try:

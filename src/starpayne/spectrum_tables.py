@@ -17,10 +17,22 @@ import numpy as np
 
 from starpayne.errors import MissingExtraError, SpectrumError, did_you_mean, one_line
 from starpayne.spectra import UNITS, ObservedSpectrum
-from starpayne.spectrum_files import FLUX_NAMES, WAVELENGTH_NAMES, choose, first_line, image_axis, stated_medium
+from starpayne.spectrum_files import (
+    ERROR_NAMES,
+    FLUX_NAMES,
+    IVAR_NAMES,
+    WAVELENGTH_NAMES,
+    choose,
+    first_line,
+    image_axis,
+    stated_medium,
+)
 
 IDS = ("file", "id", "name", "star", "object", "targetid")
 """Columns that say which star a row is; so does one whose name ends in ``_id``."""
+
+ROW_BY_ROW = (WAVELENGTH_NAMES, ERROR_NAMES, IVAR_NAMES)
+"""Images that have a row for each star if they have several."""
 
 ROWS_READ = 64
 
@@ -120,9 +132,7 @@ class _Table:
         stated = columns.medium or medium
         for what, array in (("flux", columns.flux), ("error", columns.error)):
             if array is not None and len(array) != len(columns.wavelength):
-                raise SpectrumError(
-                    f"{self.name(i)}: {what} has {len(array)} pixels, wavelength {len(columns.wavelength)}"
-                )
+                raise SpectrumError(f"{what} has {len(array)} pixels, wavelength {len(columns.wavelength)}")
         return ObservedSpectrum.from_columns(
             columns.wavelength, columns.flux, columns.error, self._unit or columns.unit, self.name(i),
             stated=stated, medium=self._medium,
@@ -186,6 +196,9 @@ class _FitsRows(_Rows):
         self._arrays["flux"], self._units["flux"] = flux.data, None
         for hdu in hdus:
             if hdu is not flux and getattr(hdu, "columns", None) is None and hdu.header.get("NAXIS", 0) in (1, 2):
+                rows = hdu.header["NAXIS2"] if hdu.header["NAXIS"] == 2 else self.n
+                if rows != self.n and any(_known(hdu.name, names) for names in ROW_BY_ROW):
+                    raise SpectrumError(f"{self.path.name}: {hdu.name} has {rows} rows, {flux.name} {self.n}")
                 self._arrays[hdu.name.lower()], self._units[hdu.name.lower()] = hdu.data, hdu.header.get("BUNIT")
         if not any(_known(name, (*WAVELENGTH_NAMES, "loglam")) for name in self._arrays) and "CRVAL1" in flux.header:
             axis, unit = image_axis(flux.header, int(flux.header["NAXIS1"]))

@@ -108,6 +108,12 @@ def test_offline_means_the_cache(hub: Hub, on_hub: str, tmp_path: Path) -> None:
     assert len(hub.requests) == asked
 
 
+def test_settings_of_the_library_are_found_in_a_process_of_ones_own(tmp_path: Path) -> None:
+    script = "from starpayne.sharing.hub import cache_folder, is_offline; print(is_offline(), cache_folder())"
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
+    assert toy.python(script, environment=environment).split() == ["True", str(tmp_path)]
+
+
 def test_the_environment_can_forbid_the_network(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SharingError, match="is not in the cache"):

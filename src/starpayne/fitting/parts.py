@@ -66,8 +66,8 @@ class Parts:
             changed = sorted(key for key in {*found, *stated} if found.get(key) != stated.get(key))
             if changed:
                 raise OutputExistsError(
-                    f"{folder} holds parts of another survey ({', '.join(changed)} differ); give another path, or "
-                    "--overwrite to begin anew"
+                    f"{folder} holds parts of another survey ({', '.join(changed)} not the same); give another path, "
+                    "or --overwrite to begin anew"
                 )
         else:
             if table.exists() and not overwrite:

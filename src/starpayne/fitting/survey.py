@@ -117,9 +117,13 @@ class _Run:
         self._finished: dict[int, int] = {}
 
     def on_cluster(self, workers: int, scheduler: str | None) -> None:
+        size = self._size
+        if scheduler is None:
+            # Of few stars, each process has some.
+            size = min(size, -(-len(self._spectra) // (2 * workers)))
         batches = (
-            (first, self._sources(range(first, min(first + self._size, gap.stop))))
-            for gap in self._missing for first in range(gap.start, gap.stop, self._size)
+            (first, self._sources(range(first, min(first + size, gap.stop))))
+            for gap in self._missing for first in range(gap.start, gap.stop, size)
         )  # fmt: skip
         for first, outcomes in cluster.fit_batches(
             batches, self._resolution, self._setup, AT_ONCE, workers, scheduler, self._heard

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -107,9 +108,14 @@ def _is_network(error: Any) -> bool:
 
 def is_offline() -> bool:
     """Return whether the user has forbidden the library to use the network (HF_HUB_OFFLINE)."""
-    return bool(library().constants.HF_HUB_OFFLINE)
+    return bool(_constants().HF_HUB_OFFLINE)
 
 
 def cache_folder() -> str:
     """Return where the library keeps what it has downloaded."""
-    return os.fspath(library().constants.HF_HUB_CACHE)
+    return os.fspath(_constants().HF_HUB_CACHE)
+
+
+def _constants() -> ModuleType:
+    # The package imports this part of itself only when something needs it.
+    return import_module(f"{library().__name__}.constants")
