@@ -319,6 +319,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
                     "nthreads": 1, "host": "127.0.0.1", "memory_limit": 0, "dashboard": False,
                     "silence_logs": logging.CRITICAL, "local_directory": folder,
                     "env": {**threads, "XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"},
+                    "config": {"distributed.worker.profile.enabled": False},
                 },
             },
         }  # fmt: skip
