@@ -13,11 +13,12 @@ import pytest
 import toy
 from shell import refuse, run
 
+import starpayne
 from starpayne import bundle
 from starpayne.bundle import Model
 from starpayne.errors import LabelError, OutputExistsError
 from starpayne.prediction import LabelTable, Predictions, predict_table
-from starpayne.prediction.run import rows_of_chunk
+from starpayne.prediction.run import rows_of_a_while, rows_of_chunk
 
 NAMES = toy.SPACE.names
 CHUNK_OF_TEN = 10 * 4 * 4 * len(toy.WAVELENGTH)
@@ -105,7 +106,7 @@ def test_a_prediction_that_was_stopped_ends_with_the_same_bytes(payne_model: Mod
     # Other memory at hand than when it began: the chunks stay as they are.
     seen: list[tuple[int, int]] = []
     predict_table(payne_model, table, tmp_path / "s.zarr", progress=lambda done, of: seen.append((done, of)))
-    assert seen == [(10, 45), (20, 45), (30, 45), (40, 45), (45, 45)]
+    assert seen == [(0, 45), (10, 45), (20, 45), (30, 45), (40, 45), (45, 45)]
     assert contents(tmp_path / "s.zarr") == contents(tmp_path / "whole.zarr")
 
 
@@ -187,6 +188,13 @@ def test_blocks_are_of_one_size_however_the_file_is_cut(monkeypatch, tmp_path: P
 )
 def test_chunks_follow_from_the_memory(wavelengths: int, rows: int, memory: int, chunk: int) -> None:
     assert rows_of_chunk(wavelengths, 1, rows, memory) == chunk
+
+
+def test_a_slow_emulator_has_short_chunks(payne_model: Model) -> None:
+    shipped, payne = starpayne.load().emulator, payne_model.emulator
+    assert rows_of_a_while(payne, payne.native_wavelength) > 4096
+    assert 100 < rows_of_a_while(shipped, shipped.native_wavelength) < 1000
+    assert rows_of_a_while(shipped, np.linspace(5165.0, 5200.0, 10**6)) == 1
 
 
 def test_memory_does_not_grow_with_the_spectra(payne_model: Model, tmp_path: Path) -> None:

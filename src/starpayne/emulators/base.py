@@ -24,6 +24,9 @@ CHANNELS = ("flux", "log10_continuum")
 """What an emulator may give at each wavelength: its quantity (normalised flux, where nothing else is said), and log10
 of the continuum flux. The first channel has the name flux in any case; ``SpectralDomain.quantity`` says what it is."""
 
+PIECE = 8192
+"""Wavelengths that are predicted at once."""
+
 PREDICT_MEMORY = 256 * 2**20
 """Bytes of intermediate arrays that one compiled call of ``predict`` may use."""
 
@@ -258,8 +261,8 @@ def _batch(bound: BoundEmulator, labels: Float[Array, "n labels"]) -> Float[Arra
 def predict_in_chunks(emulator: Emulator, rows: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
     """Return (n, channels, n_wavelength) float32; chunks over wavelengths and label vectors bound the memory."""
     outputs = np.empty((len(rows), len(emulator.channels), len(wavelength)), np.float32)
-    for start in range(0, len(wavelength), 8192):
-        piece = slice(start, start + 8192)
+    for start in range(0, len(wavelength), PIECE):
+        piece = slice(start, start + PIECE)
         bound = emulator.bind(wavelength[piece])
         size = int(np.clip(PREDICT_MEMORY // (4 * bound.floats_per_spectrum), 1, max(1, len(rows))))
         for first in range(0, len(rows), size):

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from starpayne import bundle
 from starpayne.bundle import Model
 from starpayne.emulators import Emulator, flags_of
-from starpayne.emulators.base import predict_in_chunks
+from starpayne.emulators.base import PIECE, PREDICT_MEMORY, predict_in_chunks
 from starpayne.errors import GridError, OutputExistsError
 from starpayne.files import remove_output
 from starpayne.grid import MISSING
@@ -64,7 +64,7 @@ def predict_table(
         extrapolate: predict outside the model's label range.
         memory: bytes that the spectra may take while they are made; by default an eighth of what is free, 256 MB at
             most.
-        progress: called as ``progress(spectra, of)`` after every chunk.
+        progress: called as ``progress(spectra, of)`` at the start and after every chunk.
         overwrite: replace what stands at the path.
 
     Raises:
@@ -91,7 +91,9 @@ def predict_table(
         store = Predictions.lay_out(
             path, rows, emulator.space, asked, medium=medium, quantity=domain.quantity,
             continuum="log10_continuum" in emulator.channels, resolution=domain.resolution, identity=identity,
-            chunk=rows_of_chunk(len(asked), len(emulator.channels), rows.n, memory),
+            chunk=min(
+                rows_of_chunk(len(asked), len(emulator.channels), rows.n, memory), rows_of_a_while(emulator, own)
+            ),
             provenance={
                 "engine": "emulator", "predicted_by": {
                     "name": name, "digest": identity["model"], "architecture": emulator.architecture,
@@ -101,6 +103,8 @@ def predict_table(
             },
         )  # fmt: skip
     status = store.status
+    if progress is not None:
+        progress(0, len(store))
     for first in range(0, len(store), store.chunk):
         place = slice(first, min(first + store.chunk, len(store)))
         if np.any(status[place] == MISSING):
@@ -120,6 +124,12 @@ def rows_of_chunk(n_wavelength: int, channels: int, n: int, memory: int | None =
     """
     room = min(MOST_MEMORY, int(PART * free_memory())) if memory is None else memory
     return int(np.clip(room // (4 * COPIES * channels * n_wavelength), 1, min(n, MOST_ROWS)))
+
+
+def rows_of_a_while(emulator: Emulator, wavelength: np.ndarray) -> int:
+    """Return how many spectra take some seconds: a stop loses no more than a chunk, and progress moves with each."""
+    floats = emulator.bind(wavelength[:PIECE]).floats_per_spectrum * -(-len(wavelength) // PIECE)
+    return max(1, 16 * PREDICT_MEMORY // (4 * floats))
 
 
 def free_memory() -> int:
