@@ -22,8 +22,8 @@ import numpy as np
 from yardstick import data_folder, record
 
 from starpayne import bundle
-from starpayne.fitting import FitOptions, FitResult, ForwardModel, fit_many, lockstep
-from starpayne.fitting.many import batch_size
+from starpayne.fitting import FitOptions, FitResult, ForwardModel, cluster, fit_many, lockstep
+from starpayne.fitting.many import AT_ONCE, batch_size
 from starpayne.fitting.setup import Setup
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import doppler_factor, log_grid
@@ -98,13 +98,14 @@ def side_by_side(
     spectra: list[ObservedSpectrum], model: bundle.Model, resolution: float, options: FitOptions, workers: int
 ) -> float:
     """Return stars per second in several processes, after the first batch of each, in which it compiles."""
-    batch = batch_size(Setup(model, options))
-    first, n = workers * batch, 4 * workers * batch
-    arrivals = [
-        time.perf_counter()
-        for _ in fit_many(islice(cycle(spectra), n), model, resolution, options, workers=workers)
+    setup = Setup(model, options)
+    size, stream = batch_size(setup), cycle(spectra)
+    batches = ((i, list(islice(stream, size))) for i in range(4 * workers))
+    # Whichever is first: in the order of the stars, one batch may wait for another.
+    ends = [
+        time.perf_counter() for _ in cluster.fit_batches(batches, resolution, setup, AT_ONCE, workers, None)
     ]  # fmt: skip
-    return round((n - first) / (arrivals[-1] - arrivals[first - 1]), 3)
+    return round((len(ends) - workers) * size / (ends[-1] - ends[workers - 1]), 3)
 
 
 def main() -> None:
