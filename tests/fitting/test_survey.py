@@ -95,6 +95,10 @@ def test_what_belongs_to_another_survey_is_refused(
     fit_survey(stars, star_model, RESOLUTION, out, FEW, overwrite=True)
     with pytest.raises(OutputExistsError, match=r"stars.csv exists; give another path"):
         fit_survey(stars, star_model, RESOLUTION, out, FEW)
+    with pytest.raises(SpectrumError, match="no Dask scheduler answers"):
+        fit_survey(stars, star_model, RESOLUTION, tmp_path / "t.csv", FEW, scheduler="nonsense")
+    # Nothing was finished, so nothing stands in the way of another attempt.
+    assert not (tmp_path / "t.csv.parts").exists()
     (tmp_path / "t.csv.parts").mkdir()
     (tmp_path / "t.csv.parts" / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputExistsError, match=r"holds no survey.json, so it is no earlier output"):

@@ -114,7 +114,7 @@ def follow(
 ) -> Iterator[T | StarpayneError]:
     """Fit many stars, and yield what ``finish`` makes of where each ended; otherwise as :func:`fit_many`.
 
-    A None among the spectra says that there is none at the moment.
+    A None among the spectra says that there is none at the moment: the page of the explorer counts steps so.
     """
     spectra = iter(spectra)
     under_way: list[_Star] = []

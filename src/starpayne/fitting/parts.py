@@ -96,7 +96,9 @@ class Parts:
         return [*gaps, range(reached, self.stars)] if reached < self.stars else gaps
 
     def finish(self, json: Path | None = None) -> bool:
-        """Write the table of what is finished; remove the parts, and return True, if that is all.
+        """Write the table of what is finished; return whether that is all.
+
+        Parts are removed if it is, and if there are none: then there is nothing to go on with.
 
         Args:
             json: file to write the rows to as well, in full.
@@ -106,6 +108,6 @@ class Parts:
             write_table(self.table, (rows for _, rows in self.parts()))
             if json is not None:
                 write_json(json, [row for _, rows in self.parts() for row in rows])
-        if not missing:
+        if missing in (0, self.stars):
             remove(self.folder)
         return not missing

@@ -46,6 +46,7 @@ class Fitter(WorkerPlugin):
 
     def __init__(self, name: str, model: Model, resolution: Resolution, options: FitOptions, at_once: int) -> None:
         self.name = name
+        # As bytes, which Dask does not look into; it is trusted like the code that Dask itself sends.
         self._packed = pickle.dumps((model, resolution, options, at_once))
         self._lock: threading.Lock | None = None
 
