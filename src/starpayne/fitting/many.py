@@ -25,7 +25,7 @@ from starpayne.fitting.statistics import summarise
 AT_ONCE = 48
 """Stars under way at a time."""
 
-BATCH = 24
+BATCH = 12
 """Stars of a batch that goes to another process, for each lane of a compiled call."""
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """The rows of a survey on disk, part by part, so that a stop loses little and nothing is fitted twice.
 
 Beside the table TABLE stands the folder TABLE.parts until the last star is fitted: ``survey.json`` says of which survey
-it is, ``part-000000384.json`` holds some rows from row 384 on, as ``FitResult.to_dict`` gives them.
+it is, ``part-000000192.json`` holds some rows from row 192 on, as ``FitResult.to_dict`` gives them.
 """
 
 from __future__ import annotations
