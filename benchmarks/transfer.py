@@ -10,7 +10,7 @@ goes on.
 
 The grids: ``starpayne import mgb_reference``, and ``starpayne synthesize`` of the shipped designs ``mgb_turbospectrum``
 and ``mgb_fixed`` and of ``benchmarks/red_turbospectrum.toml``; or few spectra of a design (``starpayne synthesize
-DESIGN --few 10 --model MODEL``), with ``--test-grid`` for the test spectra of another. From scratch, a network has the
+DESIGN --few 10``), with ``--test-grid`` for the test spectra of another. From scratch, a network has the
 recipe of the base model with ``--scratch-steps`` updates, and the validation spectra of the grid's split besides the N
 it is trained on.
 """
@@ -27,6 +27,7 @@ import numpy as np
 from yardstick import record
 
 from starpayne import bundle
+from starpayne.emulators import adapted
 from starpayne.evaluation import evaluate, forgotten
 from starpayne.files import write_json
 from starpayne.grid import Grid
@@ -78,8 +79,6 @@ def run(options: argparse.Namespace) -> None:
 
     if "base" not in mine:
         data = few_spectra(base, grid, hold=hold, convert=options.convert_medium)
-        from starpayne.emulators import adapted
-
         start = adapted(base.emulator, target_of(base, data, FineTuning().recipe(base, len(data.labels))))
         before = evaluate(bundle.Model(start), tested).mae
         mine["base"] = {"validation": dict(base.validation), "mae_on_new_grid": before,
@@ -96,12 +95,12 @@ def run(options: argparse.Namespace) -> None:
                 continue
             clock = time.monotonic()
             data = few_spectra(base, grid, n, hold=hold, convert=options.convert_medium, pick=options.pick)
-            tuned = finetune(base, data, FineTuning(moves=moves, rank=options.rank))
+            tuned = finetune(base, data, FineTuning(moves=moves, rank=options.rank))  # pyright: ignore[reportArgumentType]
             facts = tuned.model.training["finetuning"]
             mine["finetuned"][key] = {
                 "test_mae": evaluate(tuned.model, tested).mae,
                 "held_out_mae": tuned.model.validation["mae"],
-                "best_step": facts["best_step"],
+                **{name: facts[name] for name in ("best_step", "helped", "folds", "noise") if name in facts},
                 "weights_stored": facts["weights_stored"],
                 "weights_in_all": facts["weights_in_all"],
                 "seconds": round(time.monotonic() - clock, 1),
@@ -137,15 +136,13 @@ def report(folder: Path) -> None:
         axis.set_visible(False)
     for axis, name in zip(axes.flat, panels, strict=False):
         facts = done[name]
-        styles = {"all": ("o-", COLOURS[0]), "all-representative": ("*-", COLOURS[5]),
-                  "lora": ("^:", COLOURS[2]), "labels": ("v:", COLOURS[4]),
-                  "head": ("D:", COLOURS[3])}  # fmt: skip
+        styles = {"correction-representative": ("*-", COLOURS[5]), "correction": ("P-", COLOURS[3]),
+                  "all": ("o-", COLOURS[0]), "lora": ("^:", COLOURS[2])}  # fmt: skip
         for moves, (style, colour) in styles.items():
             n, mae = _series({k.split()[1]: v for k, v in facts["finetuned"].items() if k.split()[0] == moves})
             if len(n):
-                label = {"all": "fine-tuned", "all-representative": "fine-tuned, representative stars"}.get(
-                    moves, f"fine-tuned, {moves}"
-                )
+                label = {"all": "fine-tuned", "lora": "fine-tuned, low rank", "correction": "corrected",
+                         "correction-representative": "corrected, representative stars"}[moves]  # fmt: skip
                 axis.loglog(n, mae, style, color=colour, ms=4, lw=1.2, label=label)
         n, mae = _series(facts["scratch"])
         if len(n):
@@ -169,11 +166,11 @@ def _saved(facts: dict[str, Any]) -> dict[str, Any]:
     Interpolated in the logarithms; a text where the curve from scratch does not reach so far.
     """
     n, mae = _series(facts["scratch"])
-    tuned_n, tuned = _series({k.split()[1]: v for k, v in facts["finetuned"].items() if k.startswith("all ")})
     found: dict[str, Any] = {}
-    for size, error in zip(tuned_n, tuned, strict=True):
-        if len(n) < 2:
-            continue
+    for key, entry in facts["finetuned"].items():
+        if not len(n):
+            break
+        size, error = key, entry["test_mae"]
         if error < mae[-1]:
             found[str(size)] = f"> {n[-1]}"
         elif error > mae[0]:

@@ -67,6 +67,7 @@ if "XLA_FLAGS" not in os.environ:
 import toy  # noqa: E402
 
 from starpayne.importers import import_folder  # noqa: E402
+from starpayne.training import FineTuning, few_spectra, finetune  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -156,6 +157,13 @@ def polynomial_model(tmp_path_factory: pytest.TempPathFactory):
 def gaussian_process_model(tmp_path_factory: pytest.TempPathFactory):
     """A Gaussian process on the toy grid."""
     return toy.train_model("gaussian_process", tmp_path_factory.mktemp("models") / "gaussian_process.model")
+
+
+@pytest.fixture(scope="session")
+def corrected_model(payne_model, deeper_grid):
+    """The small Payne with a correction to deeper lines, from twenty spectra."""
+    data = few_spectra(payne_model, deeper_grid, 20, name="deeper.zarr")
+    return finetune(payne_model, data, FineTuning(moves="correction"), name="payne.model").model
 
 
 @pytest.fixture(params=["payne", "transformer", "convolutional", "additive", "polynomial", "gaussian_process"])

@@ -28,7 +28,7 @@ def stars(n: int = 7) -> jax.Array:
 @pytest.fixture(
     params=[
         "payne on its pixels", "payne between them", "transformer", "convolutional", "additive", "polynomial",
-        "gaussian_process", "gaussian_process between pixels",
+        "gaussian_process", "gaussian_process between pixels", "corrected", "corrected between pixels",
     ]
 )  # fmt: skip
 def bound(request: pytest.FixtureRequest):
@@ -283,6 +283,7 @@ def test_an_architecture_is_found_by_its_name() -> None:
     assert sorted(ARCHITECTURES) == [
         "additive",
         "convolutional",
+        "corrected",
         "gaussian_process",
         "payne",
         "polynomial",

@@ -58,8 +58,9 @@ def save(model: Model, path: str | Path, overwrite: bool = False, precision: str
     emulator = model.emulator
     arrays = named_arrays(emulator)
     if precision == "bfloat16":
-        # Not the scaling of the output: 8 bits of the mean flux would be an offset of every spectrum.
-        kept = ("center", "width")
+        # Not the scaling of the output: 8 bits of the mean flux would be an offset of every spectrum. Nor where the
+        # spectra of a correction are: amplitudes cancel between neighbours.
+        kept = ("center", "width", "base.center", "base.width", "points", "lengths")
         arrays = {n: leaf if n in kept else leaf.astype(jax.numpy.bfloat16) for n, leaf in arrays.items()}
         # The fingerprint is that of the model that will be read.
         emulator = replace_arrays(emulator, [leaf.astype(jax.numpy.float32) for leaf in arrays.values()])
@@ -148,10 +149,7 @@ def described(manifest: Mapping[str, Any]) -> tuple[LabelSpace, SpectralDomain, 
     if channels not in (CHANNELS[:1], CHANNELS):
         raise ValueError(f"channels {channels} are not known; they are flux, then log10_continuum")
     space = LabelSpace.from_dict(manifest["label_space"])
-    stated = dict(manifest["domain"])
-    numbers = {name: float(stated[name]) for name in ("low", "high", "sampling")}
-    tuples = {name: tuple(stated.get(name, ())) for name in ("physics", "mu")}
-    return space, SpectralDomain(**{**stated, **numbers, **tuples}), channels
+    return space, SpectralDomain.from_dict(manifest["domain"]), channels
 
 
 def serialised(arrays: Mapping[str, Any], residuals: Residuals | None) -> bytes:

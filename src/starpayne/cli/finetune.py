@@ -48,7 +48,13 @@ def finetune(
     pick: Annotated[
         str, typer.Option(help="Which N: the first of the grid, or those representative of its stars.")
     ] = "first",
-    moves: Annotated[str, typer.Option(help="What moves: all, head, labels, or lora (low-rank updates).")] = "all",
+    moves: Annotated[
+        str,
+        typer.Option(
+            help="A correction in closed form; or what is trained: all, head, labels, or lora (low-rank updates). "
+            "auto: the correction, where the model knows the grid's labels and wavelengths; else all."
+        ),
+    ] = "auto",
     rank: Annotated[int | None, typer.Option(help="Rank of the updates of lora.", min=1)] = None,
     steps: Annotated[int | None, typer.Option(help="Updates at most.", min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", min=0)] = None,
@@ -155,13 +161,16 @@ def _tune(
     save_tuned(tuned, base, base_path, out, overwrite)
     model, facts = tuned.model, tuned.model.training["finetuning"]
     stored, total = facts["weights_stored"], facts["weights_in_all"]
+    how = f"corrected with {facts['n_spectra']} spectra"
+    if "best_step" in facts:
+        how = f"fine-tuned on {facts['n_spectra']} spectra ({facts['settings']['moves']}), {facts['best_step']} steps"
     typer.echo(
-        f"{out}: {model.emulator.architecture} fine-tuned on {facts['n_spectra']} spectra ({settings.moves}), "
-        f"{facts['best_step']} steps, {model.training['seconds']:.0f} s; {stored:,} of {total:,} weights moved"
+        f"{out}: {base.emulator.architecture} {how}, {model.training['seconds']:.0f} s; "
+        f"{stored:,} of {total:,} weights {'are new' if 'best_step' not in facts else 'moved'}"
     )
     typer.echo(f"held-out spectra: MAE {model.validation['mae']:.5f} (before: {facts['mae_before']:.5f})")
-    if not facts["best_step"]:
-        typer.echo("no step made the held-out error smaller: this is the base model, adapted to the grid")
+    if not facts["helped"]:
+        typer.echo("it did not make the held-out error smaller: this is the base model, adapted to the grid")
     report: dict[str, Any] = {"model": str(out), "validation": dict(model.validation), **facts}
     if len(grid.usable(grid.split.test)):
         report["test_mae"] = evaluate(model, grid).mae

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from starpayne.cli.app import Json, Overwrite, console, progress_bar, write_result
-from starpayne.cli.sharing import load_model
-from starpayne.errors import SynthesisError
-
-if TYPE_CHECKING:
-    from starpayne.synthesis import Design
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +26,6 @@ def synthesize(
         int | None,
         typer.Option(metavar="N", help="Only the N stars of the design that represent all others best.", min=1),
     ] = None,
-    model: Annotated[Path | None, typer.Option(metavar="MODEL", help="The model that --few is to fine-tune.")] = None,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
@@ -39,15 +33,15 @@ def synthesize(
 
     Example: starpayne synthesize design.toml --out grid.zarr --workers 8
 
-    Example: starpayne synthesize design.toml --few 10 --model base.model --out few.zarr
+    Example: starpayne synthesize design.toml --few 10 --out few.zarr
     """
     from starpayne.synthesis import Design, run
 
-    if (few is None) != (model is None):
-        raise SynthesisError("--few and --model go together: N stars for the model to be fine-tuned on")
     chosen = Design.from_toml(design)
-    if few is not None and model is not None:
-        chosen = _few(chosen, few, model)
+    if few is not None:
+        from starpayne.training.transfer import representative
+
+        chosen = chosen.only(representative(chosen.space, chosen.labels, few))
     if chosen.undersampled:
         console.print(
             f"warning: sampling {chosen.sampling:,.0f} is too coarse for the narrowest lines of this design, which "
@@ -73,13 +67,3 @@ def synthesize(
             "failures": [{"row": f.row, "labels": dict(f.labels), "reason": f.reason} for f in failures],
         },
     )
-
-
-def _few(design: Design, n: int, model: Path) -> Design:
-    from starpayne.labels import solar_scaled
-    from starpayne.training.transfer import representative
-
-    base = load_model(model)
-    # To compare stars it matters little where labels that the design lacks stand.
-    hold = solar_scaled(base.emulator.space, design.space)
-    return design.only(representative(base, design.space, design.labels, n, hold))

@@ -4,6 +4,7 @@ from starpayne.emulators.adapt import Target, adapted, learned_arrays
 from starpayne.emulators.additive import AdditivePayne
 from starpayne.emulators.base import CHANNELS, BoundEmulator, Emulator, Prediction
 from starpayne.emulators.convolutional import Convolutional
+from starpayne.emulators.corrected import Corrected
 from starpayne.emulators.disc import Quadrature, disc_flux, disc_quadrature
 from starpayne.emulators.domain import QUANTITIES, SpectralDomain
 from starpayne.emulators.flags import FLAGS, flags_for, flags_of
@@ -11,13 +12,11 @@ from starpayne.emulators.gaussian_process import GaussianProcess
 from starpayne.emulators.low_rank import LowRank, fresh_low_rank, merged
 from starpayne.emulators.payne import Payne
 from starpayne.emulators.polynomial import Polynomial
+from starpayne.emulators.registry import PLAIN
 from starpayne.emulators.transformer import TransformerPayne
 from starpayne.errors import BundleError
 
-ARCHITECTURES: dict[str, type[Emulator]] = {
-    cls.architecture: cls
-    for cls in (Payne, TransformerPayne, Convolutional, AdditivePayne, Polynomial, GaussianProcess)
-}
+ARCHITECTURES: dict[str, type[Emulator]] = {**PLAIN, Corrected.architecture: Corrected}
 
 
 def architecture(name: str) -> type[Emulator]:
@@ -33,6 +32,7 @@ __all__ = [
     "AdditivePayne",
     "BoundEmulator",
     "Convolutional",
+    "Corrected",
     "Emulator",
     "FLAGS",
     "GaussianProcess",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -48,6 +50,13 @@ class SpectralDomain:
             raise WavelengthError(f"quantity = {self.quantity!r} is not known; choose one of {', '.join(QUANTITIES)}")
         if (self.quantity == "intensity") != bool(self.mu):
             raise WavelengthError(f"quantity = {self.quantity!r} with mu = {self.mu}: intensities alone have angles")
+
+    @classmethod
+    def from_dict(cls, stated: Mapping[str, Any]) -> SpectralDomain:
+        """Return the domain of plain JSON data, as ``dataclasses.asdict`` gives it."""
+        numbers = {name: float(stated[name]) for name in ("low", "high", "sampling")}
+        tuples = {name: tuple(stated.get(name, ())) for name in ("physics", "mu")}
+        return cls(**{**stated, **numbers, **tuples})
 
     def prepare(self, wavelength: ArrayLike, medium: str | None) -> np.ndarray:
         """Return wavelengths (n,) float64 in this medium, after checking that they lie in the range.

@@ -21,6 +21,22 @@ LENGTH_RANGE = (0.05, 1e3)
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What length scales and noise are expected, each within a factor of e: a log-normal prior.
+
+    With few spectra the likelihood cannot tell them all. All outputs together weigh against it as one would: they are
+    far from independent.
+
+    Args:
+        lengths: (labels,) in units of the unit cube.
+        noise: variance of the noise over that of the process.
+    """
+
+    lengths: np.ndarray
+    noise: float
+
+
+@dataclass(frozen=True)
 class Hyperparameters:
     """What the likelihood chose.
 
@@ -49,8 +65,9 @@ def maximise_likelihood(
     least_noise: float,
     iterations: int = 60,
     progress: Callable[[int, int, float], None] | None = None,
+    expected: Expected | None = None,
 ) -> Hyperparameters:
-    """Return the length scales and the noise of largest marginal likelihood.
+    """Return the length scales and the noise of largest marginal likelihood, or posterior probability.
 
     Args:
         kernel: "matern52" or "squared_exponential".
@@ -59,22 +76,28 @@ def maximise_likelihood(
         least_noise: smallest noise allowed.
         iterations: of L-BFGS-B, at most.
         progress: called as ``progress(evaluation, iterations, value)``, the negative log
-            likelihood per output and spectrum``.
+            likelihood per output and spectrum.
+        expected: where the search starts, and a prior; by default there is none.
     """
     from scipy.optimize import minimize
 
-    n_labels = inputs.shape[1]
+    n, n_labels = inputs.shape
     count = 0
+    start = np.log(np.append(np.full(n_labels, START_LENGTH), max(START_NOISE, least_noise)))
+    if expected is not None:
+        start = np.log(np.append(np.clip(expected.lengths, *LENGTH_RANGE), max(expected.noise, least_noise)))
 
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal count
         count += 1
         value, gradient = _negative_log_likelihood(kernel, parameters, inputs, outputs)
+        if expected is not None:
+            value += 0.5 * float(np.sum((parameters - start) ** 2)) / n
+            gradient = gradient + (parameters - start) / n
         if progress is not None:
             progress(count, iterations, value)
         return value, gradient
 
-    start = np.log(np.append(np.full(n_labels, START_LENGTH), max(START_NOISE, least_noise)))
     bounds = [tuple(np.log(LENGTH_RANGE))] * n_labels + [(np.log(least_noise), 0.0)]
     found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations})
     return Hyperparameters(np.exp(found.x[:-1]), float(np.exp(found.x[-1])), count)

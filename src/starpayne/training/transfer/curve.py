@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from starpayne.bundle import Model
-from starpayne.emulators import adapted
 from starpayne.errors import TrainingError
 from starpayne.grid import Grid
 from starpayne.training.transfer.data import few_spectra
@@ -106,8 +105,7 @@ def learning_curve(
             before = tuned.model.training["finetuning"]["mae_before"]
         else:
             errors.append(error(tuned.model))
-            start = adapted(base.emulator, tuned.target)
-            before = error(replace(tuned.model, emulator=start))
+            before = error(replace(tuned.model, emulator=tuned.start))
         if progress is not None:
             progress(i + 1, len(chosen), {"validation_mae": errors[-1]})
     return LearningCurve.through(chosen, errors, before)

@@ -77,7 +77,7 @@ def few_spectra(
             f"needs at least {FEWEST}: fewer cannot be validated"
         )
     if pick == "representative" and n < len(rows):
-        rows = rows[representative(base, grid.space, grid.labels[rows], n, hold)]
+        rows = rows[representative(grid.space, grid.labels[rows], n)]
     rows = rows[:n]
     order = [grid.space.names.index(label) for label in space.names]
     wavelength = convert_medium(grid.wavelength, grid.medium, domain.medium)

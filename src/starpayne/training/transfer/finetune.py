@@ -1,9 +1,9 @@
-"""Fine-tuning: the steps are chosen by spectra that were held out, and then taken on all of them."""
+"""Fine-tuning: a correction in closed form, or steps whose number is chosen by spectra that were held out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -15,16 +15,18 @@ import numpy as np
 
 from starpayne import bundle
 from starpayne.bundle import Model, Residuals
-from starpayne.emulators import Emulator, LowRank, Target, adapted, fresh_low_rank, learned_arrays, merged
+from starpayne.emulators import Corrected, Emulator, LowRank, Target, adapted, fresh_low_rank, learned_arrays, merged
 from starpayne.emulators.base import predict_in_chunks
-from starpayne.errors import BundleError, OutputExistsError, TrainingError
+from starpayne.errors import BundleError, OutputExistsError, RecipeError, TrainingError
 from starpayne.files import refuse_foreign
 from starpayne.training.data import TrainingData
 from starpayne.training.loop import CHECKPOINT, Run
 from starpayne.training.optimizer import make_optimizer, name_of, trainable
 from starpayne.training.step import Assembly, State
+from starpayne.training.transfer.correction import correct, refuse_corrected
 from starpayne.training.transfer.data import parted, target_of
-from starpayne.training.transfer.settings import FAR, FEW, MANY, FineTuning
+from starpayne.training.transfer.settings import FAR, FEW, MANY, FineTuning, Moves
+from starpayne.wavelengths import covers
 
 FOLDS, HELD_OUT, MOST_HELD_OUT = 5, 0.2, 200
 """Folds of few spectra; fraction of more of them that is held out, and how many at most."""
@@ -39,14 +41,17 @@ class Tuned:
     Args:
         model: the emulator, its validation and its training, where ``training["finetuning"]`` holds: the settings,
             ``base`` (its digest and own validation), ``mae_before`` (of the base on the held-out spectra), ``curve``
-            (step and held-out MAE), ``best_step``, ``folds``, ``weights_stored`` and ``weights_in_all``.
+            (step and held-out MAE) and ``best_step``, or of a correction ``lengths`` and ``noise``; ``helped``,
+            ``folds``, ``weights_stored`` and ``weights_in_all``.
+        start: the base adapted to the grid's labels, wavelengths and channels.
         update: the low-rank update, where that is what moved.
-        target: what the base was adapted to.
+        target: what the base was adapted to; None where it was taken as it is.
     """
 
     model: Model
-    update: LowRank | None
-    target: Target
+    start: Emulator
+    update: LowRank | None = None
+    target: Target | None = None
 
 
 class LowRankAssembly(Assembly):
@@ -61,12 +66,13 @@ def finetune(
 ) -> Tuned:
     """Fine-tune a model on the spectra of another grid.
 
-    Under 50 spectra the number of steps is chosen by five-fold cross-validation, from 50 on by a fifth that is held
-    out; the steps are then taken on all spectra (from 500 on the weights that were best are kept). If no step helps,
-    the adapted base is returned, and ``best_step`` is 0. The residual covariance is that of the held-out spectra.
+    A correction is solved for, and each spectrum is held out of one made from the others. Where weights move, the
+    number of steps is chosen by five-fold cross-validation under 50 spectra, and from 50 on by a fifth that is held
+    out; the steps are then taken on all spectra (from 500 on the weights that were best are kept). If neither helps,
+    the adapted base is returned, and ``helped`` is false. The residual covariance is that of the held-out spectra.
 
     Args:
-        base: a model trained by gradients.
+        base: a model trained by gradients; for a correction any, but for one that is corrected already.
         data: from :func:`few_spectra`.
         settings: what moves, and how.
         progress: called as ``progress(step, steps, {"validation_mae": …})`` over all folds.
@@ -76,14 +82,18 @@ def finetune(
         RecipeError: for a model that cannot be fine-tuned.
         TrainingError: if the loss is not finite.
     """
+    clock = monotonic()
+    moves, start, target = _begun(base, data, settings)
+    if moves == "correction":
+        return _corrected(base, data, replace(settings, moves=moves), start, clock, progress, name)
+    if target is None:
+        raise RecipeError(f"{settings.moves} moves the weights of a network, which needs its recipe")
     n = len(data.labels)
-    target = target_of(base, data, settings.recipe(base, n))
-    start = adapted(base.emulator, target)
-    own = float(base.validation.get("mae", np.inf))
-    far = float(np.mean(np.abs(_flux(start, data) - data.targets[:, 0]))) > FAR * own
+    error = float(np.mean(np.abs(_flux(start, data) - data.targets[:, 0])))
+    far = error > FAR * float(base.validation.get("mae", np.inf))
+    settings = replace(settings, moves=moves)
     recipe = settings.recipe(base, n, far).replace(channels=data.channels)
     settings = settings.filled(base, n, far)
-    clock = monotonic()
     folds = _folds(n, settings.seed)
     again = n < MANY
     total = recipe.steps * (len(folds) + again)
@@ -105,48 +115,105 @@ def finetune(
         weights = _take(run, steps[best], _shifted(progress, len(folds) * recipe.steps, total))
     elif steps[best] and state is not None:
         weights = state.best
-    emulator = assembly(weights)
     if progress is not None:
         progress(total, total, {"validation_mae": curve[best]})
-    residual = np.concatenate([t[best].predicted for t in traces]) - true
-    stored = sum(x.size for x in jax.tree_util.tree_leaves(eqx.filter(weights, eqx.is_array)))
     facts = {
-        "settings": settings.to_dict(),
-        "base": {"name": name, "digest": bundle.digest(base.emulator), "validation": dict(base.validation)},
-        "n_spectra": n,
-        "folds": len(folds),
         "mae_before": curve[0],
         "curve": [{"step": step, "validation_mae": mae} for step, mae in zip(steps, curve, strict=True)],
         "best_step": steps[best],
-        "weights_stored": stored,
-        "weights_in_all": sum(x.size for x in jax.tree_util.tree_leaves(eqx.filter(emulator, trainable(emulator)))),
+        "helped": steps[best] > 0,
+        "folds": len(folds),
+        "weights_stored": _size(eqx.filter(weights, eqx.is_array)),
+    }
+    residual = np.concatenate([t[best].predicted for t in traces]) - true
+    identity = {"recipe": recipe.to_dict()}
+    model = _described(base, name, data, settings, assembly(weights), residual, held_out, facts, identity, clock)
+    return Tuned(model, start, weights if isinstance(weights, LowRank) else None, target)
+
+
+def _begun(base: Model, data: TrainingData, settings: FineTuning) -> tuple[Moves, Emulator, Target | None]:
+    """Return what moves, and the base as it begins, with what it was adapted to.
+
+    Raises:
+        RecipeError: for a model that cannot be fine-tuned so.
+    """
+    emulator, moves = base.emulator, settings.moves
+    refuse_corrected(emulator)
+    if moves == "auto":
+        # A correction leaves the base as it is, which must know what it corrects.
+        known = (
+            set(data.space.names) <= set(emulator.space.inputs)
+            and set(data.channels) <= set(emulator.channels)
+            and covers(emulator.domain.low, emulator.domain.high, data.wavelength)
+        )
+        moves = "correction" if known else "all"
+    if moves == "correction" and (emulator.space.names, emulator.channels) == (data.space.names, data.channels):
+        return moves, emulator, None
+    target = target_of(base, data, settings.recipe(base, len(data.labels)))
+    return moves, adapted(emulator, target), target
+
+
+def _corrected(
+    base: Model, data: TrainingData, settings: FineTuning, start: Emulator, clock: float, progress: Progress | None,
+    name: str,
+) -> Tuned:  # fmt: skip
+    """Return the model with a correction in closed form, or none if it does not help the spectra left out of it."""
+    report = None if progress is None else lambda done, most: progress(done, most, {})
+    made = correct(start, data, report)
+    true = data.targets[:, 0]
+    before = _flux(start, data) - true
+    residual, emulator = made.left_out - true, made.emulator
+    helped = bool(np.mean(np.abs(residual)) < np.mean(np.abs(before)))
+    if not helped:
+        residual, emulator = before, Corrected.initialise(start, data.space, data.domain, data.wavelength, 1)
+    facts = {
+        "mae_before": float(np.mean(np.abs(before))),
+        "helped": helped,
+        "folds": len(data.labels),
+        "lengths": dict(zip(data.space.names, made.found.lengths.tolist(), strict=True)),
+        "noise": made.found.noise,
+        "weights_stored": _size((emulator.points, emulator.lengths, emulator.amplitudes)),
+    }
+    every = np.arange(len(data.labels))
+    return Tuned(_described(base, name, data, settings, emulator, residual, every, facts, {}, clock), start)
+
+
+def _described(
+    base: Model, name: str, data: TrainingData, settings: FineTuning, emulator: Emulator, residual: np.ndarray,
+    held_out: np.ndarray, facts: Mapping[str, Any], identity: Mapping[str, Any], clock: float,
+) -> Model:  # fmt: skip
+    """Return the model of a fine-tuned emulator, with what was done and how well it does on held-out spectra."""
+    digest = bundle.digest(base.emulator)
+    facts = {
+        "settings": settings.to_dict(),
+        "base": {"name": name, "digest": digest, "validation": dict(base.validation)},
+        "n_spectra": len(data.labels),
+        **facts,
+        "weights_in_all": _size(eqx.filter(emulator, trainable(emulator))),
         "held": {label.name: value for label, value in data.space.held},
     }
-    return Tuned(
-        Model(
-            emulator,
-            Residuals.from_validation(
-                data.wavelength, residual, space=emulator.space, labels=data.labels[held_out]
-            ),
-            {
-                "split": dict(data.split),
-                "source": dict(data.source),
-                "hardware": jax.devices()[0].device_kind,
-                "parameters": facts["weights_in_all"],
-                "identity": {"recipe": recipe.to_dict(), "data": data.fingerprint, "base": facts["base"]["digest"],
-                             "finetuning": settings.to_dict()},
-                "finetuning": facts,
-                "seconds": monotonic() - clock,
-            },
-            {
-                "mae": curve[best],
-                "rmse": float(np.sqrt(np.mean(residual**2))),
-                "n_spectra": len(held_out),
-            },
-        ),
-        weights if isinstance(weights, LowRank) else None,
-        target,
-    )  # fmt: skip
+    return Model(
+        emulator,
+        Residuals.from_validation(data.wavelength, residual, space=emulator.space, labels=data.labels[held_out]),
+        {
+            "split": dict(data.split),
+            "source": dict(data.source),
+            "hardware": jax.devices()[0].device_kind,
+            "parameters": facts["weights_in_all"],
+            "identity": {**identity, "data": data.fingerprint, "base": digest, "finetuning": settings.to_dict()},
+            "finetuning": facts,
+            "seconds": monotonic() - clock,
+        },
+        {
+            "mae": float(np.mean(np.abs(residual))),
+            "rmse": float(np.sqrt(np.mean(residual**2))),
+            "n_spectra": len(held_out),
+        },
+    )
+
+
+def _size(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree_util.tree_leaves(tree))
 
 
 def save_tuned(tuned: Tuned, base: Model, base_path: str | Path, path: str | Path, overwrite: bool = False) -> Path:
@@ -157,7 +224,7 @@ def save_tuned(tuned: Tuned, base: Model, base_path: str | Path, path: str | Pat
         BundleError: for an update of a model that is an update itself.
     """
     refuse_place(path, base_path, tuned.update is not None, overwrite)
-    if tuned.update is None:
+    if tuned.update is None or tuned.target is None:
         return bundle.save(tuned.model, path, overwrite)
     return bundle.save_adapter(tuned.model, tuned.update, tuned.target, base, base_path, path, overwrite)
 

@@ -10,7 +10,7 @@ from starpayne.errors import RecipeError
 from starpayne.training.architectures import check_number
 from starpayne.training.recipe import Recipe
 
-Moves = Literal["all", "head", "labels", "lora"]
+Moves = Literal["auto", "correction", "all", "head", "labels", "lora"]
 MOVES = get_args(Moves)
 
 FEW, MANY = 50, 500
@@ -30,8 +30,11 @@ class FineTuning:
     """How to fine-tune a trained emulator.
 
     Args:
-        moves: "all" weights, the "head" (the last layers), the "labels" (the embedding of the labels), or "lora":
-            low-rank updates of all matrices, stored beside the base model (arXiv:2106.09685).
+        moves: "correction" leaves the weights as they are and adds the mean of a Gaussian process over the difference
+            from the new spectra. Or what is trained: "all" weights, the "head" (the last layers), the "labels" (the
+            embedding of the labels), or "lora": low-rank updates of all matrices, stored beside the base model
+            (arXiv:2106.09685). "auto" is "correction", unless the base lacks labels, channels or wavelengths of
+            the grid, or steps or a learning rate are given: then it is "all".
         rank: of the updates of "lora".
         learning_rate: peak value, for AdamW; by default 2e-4 under 50 spectra and 6e-4 above, five times as much for
             "lora". Where the model is as good as untrained on the spectra (see ``FAR``), optimizer and learning rate
@@ -49,7 +52,7 @@ class FineTuning:
         8
     """
 
-    moves: Moves = "all"
+    moves: Moves = "auto"
     rank: int = 4
     learning_rate: float | None = None
     steps: int | None = None
@@ -67,6 +70,11 @@ class FineTuning:
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), low, high, whole=name not in ("learning_rate", "ema"))
+        if self.steps is not None or self.learning_rate is not None:
+            if self.moves == "correction":
+                raise RecipeError("a correction is solved for; steps and learning_rate belong to what is trained")
+            if self.moves == "auto":
+                object.__setattr__(self, "moves", "all")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
