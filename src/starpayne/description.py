@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 CITE = {
     "payne": "Ting et al. 2019, ApJ 879, 69 (The Payne)",
     "transformer": "Różański et al. 2024, arXiv:2407.05751 (TransformerPayne)",
+    "corrected": "Kennedy & O'Hagan 2000, Biometrika 87, 1 (a Gaussian process over the difference of two codes)",
 }
 """Whom to cite for an architecture that others have invented."""
 
@@ -65,11 +66,24 @@ def describe_model(model: Model) -> dict[str, Any]:
         },
         "imported": dict(training.get("imported", {})),
         "distilled": dict(dict(training.get("distillation", {})).get("teacher", {})),
+        "finetuned": dict(dict(training.get("finetuning", {})).get("base", {})),
         "validation": dict(model.validation),
         "fits_with_emulator_error": model.residuals is not None,
         "licence": training.get("licence") or dict(source.get("provenance", {})).get("licence"),
-        "cite": [c for c in (CITE.get(emulator.architecture),) if c] + _cite_source(source.get("provenance")),
+        "cite": _cite_model(model),
     }  # fmt: skip
+
+
+def _cite_model(model: Model) -> list[str]:
+    """Return whom to cite for a model: its network, its grid, and the same of the models it was fine-tuned from."""
+    found: list[str | None] = [CITE.get(model.emulator.architecture)]
+    found += _cite_source(dict(model.training.get("source", {})).get("provenance"))
+    base = dict(dict(model.training.get("finetuning", {})).get("base", {}))
+    while base:
+        found.append(CITE.get(str(base.get("architecture"))))
+        found += _cite_source(dict(base.get("source", {})).get("provenance"))
+        base = dict(base.get("base", {}))
+    return list(dict.fromkeys(c for c in found if c))
 
 
 def describe_grid(grid: Grid) -> dict[str, Any]:
@@ -123,13 +137,10 @@ def as_text(facts: Mapping[str, Any]) -> str:
             f"{training['seconds']:,.0f} s on {training['hardware']}" if training["seconds"] else "",
         ]
         lines.append(("trained on", ", ".join(word for word in words if word)))
-        if taught := facts["distilled"]:
-            lines.append(
-                (
-                    "distilled",
-                    f"from {taught['name'] or 'a model'}, {taught['architecture']}, digest {taught['digest']}",
-                )
-            )
+        for how in ("distilled", "finetuned"):
+            if other := facts[how]:
+                whom = f"from {other['name'] or 'a model'}, {other.get('architecture', 'unknown')}"
+                lines.append((how.replace("finetuned", "fine-tuned"), f"{whom}, digest {other['digest']}"))
         if came := facts["imported"]:
             checksum = str(came.get("sha256"))[:16]
             lines.append(("imported", f"from {came.get('file')}, {came.get('format')}, SHA-256 {checksum}…"))

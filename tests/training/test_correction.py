@@ -15,6 +15,7 @@ import toy
 
 from starpayne import bundle
 from starpayne.bundle import Model
+from starpayne.description import as_text, describe_model
 from starpayne.emulators import CHANNELS, Corrected
 from starpayne.errors import BundleError, RecipeError, TrainingError
 from starpayne.evaluation import drift, evaluate, forgotten
@@ -39,7 +40,11 @@ def emulator_of(model: Model) -> Corrected:
 # -- what is learned --------------------------------------------------------------------------------------------------
 
 
-def test_any_model_is_made_better_and_its_base_is_left_alone(model: Model, deeper_grid: Grid) -> None:
+@pytest.mark.parametrize("name", ["payne", "transformer", "gaussian_process"])
+def test_any_model_is_made_better_and_its_base_is_left_alone(
+    name: str, deeper_grid: Grid, request: pytest.FixtureRequest
+) -> None:
+    model = request.getfixturevalue(f"{name}_model")
     tuned = finetune(model, few_spectra(model, deeper_grid, 20), FineTuning())
     facts = tuned.model.training["finetuning"]
     assert evaluate(tuned.model, deeper_grid).mae < 0.7 * evaluate(model, deeper_grid).mae
@@ -278,3 +283,15 @@ def test_it_is_exported_as_a_graph_and_not_as_arrays(corrected_model: Model, tmp
     assert written.largest <= 1e-5
     with pytest.raises(BundleError, match=r"there is no NumPy reader for the architecture 'corrected'; export it as o"):
         export(corrected_model, tmp_path / "c.npz", "npz")
+
+
+def test_what_it_was_made_of_is_told_and_cited(transformer_model: Model, deeper_grid: Grid) -> None:
+    source = {"grid": "old.zarr", "provenance": {"engine": "PySME"}}
+    base = dataclasses.replace(transformer_model, training={**transformer_model.training, "source": source})
+    model = finetune(base, few_spectra(base, deeper_grid, 10), CORRECTION, name="old.model").model
+    facts = describe_model(model)
+    assert facts["finetuned"]["architecture"] == "transformer"
+    assert [work.split(",")[0] for work in facts["cite"]] == [
+        "Kennedy & O'Hagan 2000", "Różański et al. 2024", "Wehrhahn et al. 2023",
+    ]  # fmt: skip
+    assert f"from old.model, transformer, digest {bundle.digest(base.emulator)}" in as_text(facts)

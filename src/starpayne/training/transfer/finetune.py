@@ -186,7 +186,14 @@ def _described(
     digest = bundle.digest(base.emulator)
     facts = {
         "settings": settings.to_dict(),
-        "base": {"name": name, "digest": digest, "validation": dict(base.validation)},
+        "base": {
+            "name": name,
+            "digest": digest,
+            "architecture": base.emulator.architecture,
+            "validation": dict(base.validation),
+            "source": dict(base.training.get("source", {})),
+            "base": dict(dict(base.training.get("finetuning", {})).get("base", {})),
+        },
         "n_spectra": len(data.labels),
         **facts,
         "weights_in_all": _size(eqx.filter(emulator, trainable(emulator))),
