@@ -118,6 +118,7 @@ def test_units_are_never_guessed_in_silence() -> None:
     assert guess_unit(np.array([480.0, 680.0])) == "nm"
     assert guess_unit(np.array([4800.0, 6800.0])) == "angstrom"
     assert guess_unit(np.array([0.48, 2.4])) == "micron"
+    assert guess_unit(np.array([4.8e-7, 2.4e-6])) == "m"
     with pytest.raises(
         SpectrumError, match="star: wavelengths run from 1500 to 2500 and their unit is not stated: give"
     ):
@@ -175,7 +176,7 @@ def test_files_that_hold_no_spectrum(tmp_path: Path, name: str, content: bytes, 
 def test_missing_files_and_unknown_units(tmp_path: Path) -> None:
     with pytest.raises(SpectrumError, match="no file at"):
         ObservedSpectrum.read(tmp_path / "nothing.fits")
-    with pytest.raises(SpectrumError, match="unit 'inch' is not known; choose one of angstrom, nm, micron"):
+    with pytest.raises(SpectrumError, match="unit 'inch' is not known; choose one of angstrom, nm, micron, m"):
         ObservedSpectrum.read(tmp_path / "nothing.fits", unit="inch")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from starpayne.errors import SpectrumError, WavelengthError
 from starpayne.wavelengths import check_medium, check_wavelength
 
-UNITS = {"angstrom": 1.0, "nm": 10.0, "micron": 1e4}
+UNITS = {"angstrom": 1.0, "nm": 10.0, "micron": 1e4, "m": 1e10}
 """Factors to Å of the units that can be asked for by name."""
 
 
@@ -122,7 +122,7 @@ class ObservedSpectrum:
 
         Args:
             path: the file.
-            unit: of the wavelengths, "angstrom", "nm" or "micron". By default what the file says; where it says
+            unit: of the wavelengths, "angstrom", "nm", "micron" or "m". By default what the file says; where it says
                 nothing, what the numbers allow, recorded in ``notes``.
             medium: "air" or "vacuum"; by default what the file says. It is believed where the file says otherwise,
                 which is recorded in ``notes`` (``medium_overridden``).
@@ -210,6 +210,8 @@ def guess_unit(wavelength: np.ndarray, name: str = "") -> str:
         return "nm"
     if low > 0.1 and high < 30:
         return "micron"
+    if low > 1e-8 and high < 1e-4:
+        return "m"
     raise SpectrumError(
         f"{name + ': ' if name else ''}wavelengths run from {low:g} to {high:g} and their unit is not stated: "
         "give --unit nm or --unit angstrom"

@@ -26,12 +26,13 @@ _UNITS = {
     "0.1 nm": "angstrom", "0.1nm": "angstrom",
     "nm": "nm", "nanometer": "nm", "nanometers": "nm", "nanometre": "nm",
     "um": "micron", "micron": "micron", "microns": "micron", "micrometer": "micron", "µm": "micron",
+    "m": "m", "meter": "m", "meters": "m", "metre": "m", "metres": "m",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What a file holds: arrays (n,), and unit ("angstrom", "nm", "micron") and medium where it states them.
+    """What a file holds: arrays (n,), and unit (one of ``spectra.UNITS``) and medium where it states them.
 
     ``mask`` is True where a pixel may be used; None where nothing is said.
     """
@@ -152,7 +153,7 @@ def choose(path: Path, names: list[str], arrays: list[np.ndarray], units: list[s
         error = np.where(ivar > 0, 1 / np.sqrt(np.where(ivar > 0, ivar, 1)), np.nan)
     unit = _unit(units[wave])
     if unit is None:
-        unit = next((u for key, u in _UNITS.items() if len(key) > 1 and key in lower[wave]), None)
+        unit = next((u for key, u in _UNITS.items() if len(key) > 1 and u != "m" and key in lower[wave]), None)
     wavelength = arrays[wave]
     if log is not None:
         wavelength, unit = 10**wavelength, unit or "angstrom"

@@ -90,7 +90,7 @@ def test_what_belongs_to_another_survey_is_refused(
     with pytest.raises(KeyboardInterrupt):
         fit_survey(stars, star_model, RESOLUTION, out, FEW)
     stars.stop = None
-    with pytest.raises(OutputExistsError, match=r"parts of another survey \(options, resolution not the same\)"):
+    with pytest.raises(OutputExistsError, match=r"parts of another survey \(fix, rv_range, resolution not the same\)"):
         fit_survey(stars, star_model, 0.9 * RESOLUTION, out, FitOptions(vsini=8.0))
     fit_survey(stars, star_model, RESOLUTION, out, FEW, overwrite=True)
     with pytest.raises(OutputExistsError, match=r"stars.csv exists; give another path"):

@@ -24,7 +24,7 @@ def explore(
         float | None, typer.Option(metavar="R", help="λ/FWHM of the spectrograph; a slider can change it.")
     ] = None,
     medium: Annotated[str | None, typer.Option(help="Of the spectrum, air or vacuum, where it does not say.")] = None,
-    unit: Annotated[str | None, typer.Option(help="Of its wavelengths: angstrom, nm or micron.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Of its wavelengths: angstrom, nm, micron or m.")] = None,
     port: Annotated[int, typer.Option(metavar="N", help="Port on this machine; 0 for any that is free.", min=0)] = 5006,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:

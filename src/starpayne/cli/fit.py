@@ -73,7 +73,7 @@ def fit(
     ] = False,
     window: Annotated[list[str] | None, typer.Option(metavar="LOW:HIGH", help="Use this window only, Å; one.")] = None,
     medium: Annotated[str | None, typer.Option(help="air or vacuum; flagged where the file says otherwise.")] = None,
-    unit: Annotated[str | None, typer.Option(help="Of the wavelengths: angstrom, nm or micron.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Of the wavelengths: angstrom, nm, micron or m.")] = None,
     continuum_degree: Annotated[int, typer.Option(help="Of the Chebyshev continuum.", min=0)] = 3,
     continuum_knots: Annotated[
         float | None, typer.Option(metavar="Å", help="Cubic spline with knots so far apart, instead.")

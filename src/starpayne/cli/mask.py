@@ -37,7 +37,7 @@ def learn(
     depths: Annotated[bool, typer.Option(help="Learn by what factor the lines are too strong or too weak.")] = True,
     window: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Use this window only, Å.")] = None,
     medium: Annotated[str | None, typer.Option(help="air or vacuum, where the file does not say.")] = None,
-    unit: Annotated[str | None, typer.Option(help="Of the wavelengths: angstrom, nm or micron.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Of the wavelengths: angstrom, nm, micron or m.")] = None,
     continuum_degree: Annotated[int, typer.Option(help="Of the Chebyshev continuum.", min=0)] = 3,
     overwrite: Overwrite = False,
     json: Json = None,

@@ -26,6 +26,18 @@ def stopped_before(table: Path) -> bool:
     return (_folder(table) / SIGN).is_file()
 
 
+def _changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the names of what differs; of a mapping in both, the names in it."""
+    names = []
+    for key in sorted({*one, *other}):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            names += _changed(a, b)
+        elif a != b:
+            names.append(key)
+    return names
+
+
 def _folder(table: Path) -> Path:
     return table.with_name(table.name + ".parts")
 
@@ -63,7 +75,7 @@ class Parts:
             remove_output(folder, SIGN)
         if folder.exists():
             found = read_json(folder / SIGN, OutputExistsError)
-            changed = sorted(key for key in {*found, *stated} if found.get(key) != stated.get(key))
+            changed = _changed(found, stated)
             if changed:
                 raise OutputExistsError(
                     f"{folder} holds parts of another survey ({', '.join(changed)} not the same); give another path, "

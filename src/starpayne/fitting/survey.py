@@ -179,8 +179,8 @@ def row_of(name: str, outcome: FitResult | StarpayneError, labels: Sequence[str]
 def _identity(spectra: Spectra, setup: Setup, resolution: Resolution) -> dict[str, Any]:
     return {
         "model": bundle.digest(setup.model.emulator), "spectra": _digest(spectra.identity),
-        "resolution": _digest(_plain(resolution)), "options": _digest(_plain(setup.options)), "stars": len(spectra),
-        "starpayne": version("starpayne"),
+        "resolution": _digest(_plain(resolution)), "stars": len(spectra), "starpayne": version("starpayne"),
+        "options": {name: _digest(value) for name, value in _plain(setup.options).items()},
     }  # fmt: skip
 
 
