@@ -16,7 +16,8 @@ import toy
 from starpayne import bundle
 from starpayne.bundle import Model
 from starpayne.description import as_text, describe_model
-from starpayne.emulators import CHANNELS, Corrected
+from starpayne.emulators import CHANNELS, Corrected, Emulator
+from starpayne.emulators.base import predict_in_chunks
 from starpayne.errors import BundleError, RecipeError, TrainingError
 from starpayne.evaluation import drift, evaluate, forgotten
 from starpayne.exporting import export
@@ -76,10 +77,30 @@ def test_the_spectra_themselves_are_met_up_to_the_noise(payne_model: Model, deep
     # K (K + noise)^-1 of the difference is what a Gaussian process gives at its own points.
     points = np.asarray(own.points, float) / np.asarray(own.lengths, float)
     kernel = covariance("matern52", points, points)
-    strength = (np.clip(before, 0, 1) * (1 - np.clip(before, 0, 1)) + 1e-4) ** (2 / 3)
+    strength = ((before * (1 - before)) ** 2 + 1e-3**2) ** 0.25
     difference = (data.targets[:, 0] - before) / strength
     expected = before + strength * (kernel @ np.linalg.solve(kernel + made.found.noise * np.eye(12), difference))
     np.testing.assert_allclose(own.predict(data.labels).flux, expected, rtol=0, atol=3e-6)
+
+
+def test_a_network_that_leaves_the_range_of_fluxes_spoils_nothing(payne_model: Model, deeper_grid: Grid) -> None:
+    data = few_spectra(payne_model, deeper_grid, 20)
+    flux = payne_model.emulator.predict(data.labels).flux
+    # An emission of 0.1 at the pixel where lines are deepest, in the star that has the weakest there.
+    pixel = int(np.argmin(flux.mean(axis=0)))
+    star = int(np.argmax(flux[:, pixel]))
+
+    def beyond(emulator: Emulator, labels: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
+        found = predict_in_chunks(emulator, labels, wavelength)
+        found[star, 0, pixel] = 1.1
+        return found
+
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(correction, "predict_in_chunks", beyond)
+        made = correction.correct(payne_model.emulator, data)
+    # One wild pixel of one star; were it divided by the small f (1 - f) of a flux at 1, others would be off by tens.
+    others = np.arange(20) != star
+    assert np.abs(made.left_out - data.targets[:, 0])[others].max() < 0.5
 
 
 def test_the_residual_covariance_is_that_of_the_spectra_left_out(payne_model: Model, deeper_grid: Grid) -> None:
