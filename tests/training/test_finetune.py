@@ -223,7 +223,8 @@ def test_the_model_says_what_it_was_made_of(payne_model: Model, tuned_payne: Tun
     assert training["identity"]["base"] == digest
     assert training["identity"]["finetuning"] == toy.fine_tuning().to_dict() == training["finetuning"]["settings"]
     assert training["finetuning"]["base"] == {
-        "name": "payne.model", "digest": digest, "validation": payne_model.validation
+        "name": "payne.model", "digest": digest, "architecture": "payne", "validation": payne_model.validation,
+        "source": payne_model.training["source"], "base": {},
     }  # fmt: skip
     assert training["source"]["grid"] == "deeper.zarr"
     assert training["source"]["fingerprint"] == deeper_grid.fingerprint
