@@ -28,7 +28,7 @@ def stars(n: int = 7) -> jax.Array:
 @pytest.fixture(
     params=[
         "payne on its pixels", "payne between them", "transformer", "convolutional", "additive", "polynomial",
-        "gaussian_process", "gaussian_process between pixels", "corrected", "corrected between pixels",
+        "gaussian_process", "gaussian_process between pixels", "corrected between pixels",
     ]
 )  # fmt: skip
 def bound(request: pytest.FixtureRequest):

@@ -12,7 +12,7 @@ import toy
 from hub_standin import WRITER
 from shell import refuse
 
-from starpayne import bundle, synthesis
+from starpayne import bundle
 from starpayne.bundle import Model
 from starpayne.errors import SharingError
 
@@ -58,7 +58,6 @@ def test_the_commands_on_the_card_run(payne_model: Model, tmp_path: Path) -> Non
     assert WRITER not in output
 
 
-DESIGN = Path(synthesis.__file__).parent / "designs" / "demo.toml"
 COMMANDS = (
     "predict --model MODEL --out s.csv --teff 5777",
     "fit s.txt --model MODEL --resolution 47000 --out s.ecsv",
@@ -68,7 +67,6 @@ COMMANDS = (
     "info MODEL",
     "verify MODEL",
     "merge update --base MODEL --out new.model",
-    f"synthesize {DESIGN} --few 2 --model MODEL --out few.zarr",
 )
 
 

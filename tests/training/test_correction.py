@@ -58,7 +58,7 @@ def test_any_model_is_made_better_and_its_base_is_left_alone(
 
 
 def test_a_spectrum_is_left_out_as_if_it_had_not_been_there(payne_model: Model, deeper_grid: Grid) -> None:
-    data = few_spectra(payne_model, deeper_grid, 12)
+    data = few_spectra(payne_model, deeper_grid, 20)
     made = correction.correct(payne_model.emulator, data)
     with pytest.MonkeyPatch.context() as fixed:
         # Lengths and noise are those of all spectra, which is how the closed form has it.
@@ -70,7 +70,7 @@ def test_a_spectrum_is_left_out_as_if_it_had_not_been_there(payne_model: Model, 
 
 
 def test_the_spectra_themselves_are_met_up_to_the_noise(payne_model: Model, deeper_grid: Grid) -> None:
-    data = few_spectra(payne_model, deeper_grid, 12)
+    data = few_spectra(payne_model, deeper_grid, 20)
     made = correction.correct(payne_model.emulator, data)
     own = made.emulator
     before = payne_model.emulator.predict(data.labels).flux.astype(float)
@@ -79,7 +79,7 @@ def test_the_spectra_themselves_are_met_up_to_the_noise(payne_model: Model, deep
     kernel = covariance("matern52", points, points)
     strength = ((before * (1 - before)) ** 2 + 1e-3**2) ** 0.25
     difference = (data.targets[:, 0] - before) / strength
-    expected = before + strength * (kernel @ np.linalg.solve(kernel + made.found.noise * np.eye(12), difference))
+    expected = before + strength * (kernel @ np.linalg.solve(kernel + made.found.noise * np.eye(20), difference))
     np.testing.assert_allclose(own.predict(data.labels).flux, expected, rtol=0, atol=3e-6)
 
 

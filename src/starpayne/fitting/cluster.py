@@ -95,11 +95,12 @@ class _Batch:
 
 @dataclass(eq=False)
 class _Piece:
-    """What one task fits: some spectra of a batch, and where their outcomes belong."""
+    """What one task fits: some spectra of a batch, and where their outcomes belong; ``alone`` if no other task runs."""
 
     batch: _Batch
     places: list[int]
     spectra: list[ObservedSpectrum]
+    alone: bool = False
     name: str = field(default_factory=lambda: f"starpayne-{uuid.uuid4().hex}")
 
     def parts(self) -> list[_Piece]:
@@ -118,7 +119,8 @@ def fit_batches(
     """Fit batches of stars, and yield each with its number when it is finished, whichever is first.
 
     Dask gives the batch of a lost worker to another. One that workers are lost with again and again is parted until the
-    star at fault is alone; that star becomes an error of its own.
+    star at fault is alone. A worker takes what waits for it along, which is not at fault: so each such star is fitted
+    once more with nothing beside it, and if that costs a worker too, it becomes an error of its own.
 
     Args:
         batches: are taken as workers need them.
@@ -153,8 +155,9 @@ def _run(batches: Batches, crew: _Crew, resolution: Resolution, setup: Setup) ->
     # A resolution per pixel belongs to the spectrum as it is.
     cut = not isinstance(resolution, np.ndarray)
     coming, more = iter(batches), True
+    suspects: list[_Piece] = []
     while True:
-        while more and crew.has_room:
+        while more and crew.has_room and not suspects:
             item = next(coming, None)
             if item is None:
                 more = False
@@ -174,14 +177,21 @@ def _run(batches: Batches, crew: _Crew, resolution: Resolution, setup: Setup) ->
             else:
                 yield batch.index, _whole(batch)
         if not crew.waiting:
-            if not more:
+            if suspects:
+                suspect = suspects.pop()
+                crew.give(_Piece(suspect.batch, suspect.places, suspect.spectra, alone=True))
+            elif not more:
                 return
-            continue
+            else:
+                continue
         piece, outcomes = crew.next()
         if outcomes is None:
             if len(piece.spectra) > 1:
                 for part in piece.parts():
                     crew.give(part)
+                continue
+            if not piece.alone:
+                suspects.append(piece)
                 continue
             star = piece.spectra[0].name
             outcomes = [SpectrumError(f"{star}: each worker that fitted it was lost (killed, or out of memory?)")]

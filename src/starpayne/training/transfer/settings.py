@@ -123,5 +123,8 @@ def _stored(base: Model) -> Recipe:
         raise RecipeError("the model does not say by what recipe it was trained, which fine-tuning goes on from")
     recipe = Recipe.from_dict(stored)
     if recipe.closed_form:
-        raise RecipeError(f"a {recipe.emulator} is solved in closed form and cannot be fine-tuned; train it afresh")
+        raise RecipeError(
+            f"a {recipe.emulator} is solved in closed form and cannot be fine-tuned; correct it (--moves correction) "
+            "where the grid has all of its labels and outputs, or train it afresh"
+        )
     return recipe
