@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_draws_and_another_one_others(star_model, o
     assert shifted.result.zero_points == {"mg_fe": 0.05}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_prior_narrows_its_label(star_model, observe) -> None:
     options = FitOptions(fix=KNOWN, rv=0.0, vsini=8.0, prior={"mg_fe": (0.31, 0.002)})
     posterior = sample(observe(snr=30), star_model, RESOLUTION, options, draws=200, warmup=60)
@@ -133,7 +133,7 @@ def test_a_prior_narrows_its_label(star_model, observe) -> None:
     assert posterior.flat.mean() == pytest.approx(0.31, abs=0.002)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_rotation_too_slow_to_see_has_a_flat_density_at_zero(star_model, observe) -> None:
     fix = {**KNOWN, "mg_fe": 0.3}
     spectrum = observe(vsini=0.0, snr=50)

@@ -193,7 +193,7 @@ def test_an_interrupted_study_goes_on_to_the_same_result(finished, finished_grid
     assert [r.get("test", {}).get("mae") for r in results] == [r.get("test", {}).get("mae") for r in finished[2]]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_jobs_run_side_by_side_on_two_devices(finished, finished_grid: Grid, tmp_path: Path) -> None:
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     output = toy.python(
