@@ -17,7 +17,7 @@ from starpayne import bundle
 from starpayne.bundle import Model, Residuals
 from starpayne.emulators import Corrected, Emulator, LowRank, Target, adapted, fresh_low_rank, learned_arrays, merged
 from starpayne.emulators.base import predict_in_chunks
-from starpayne.errors import BundleError, OutputExistsError, RecipeError, TrainingError
+from starpayne.errors import BundleError, OutputExistsError, TrainingError
 from starpayne.files import refuse_foreign
 from starpayne.training.data import TrainingData
 from starpayne.training.loop import CHECKPOINT, Run
@@ -86,8 +86,6 @@ def finetune(
     moves, start, target = _begun(base, data, settings)
     if moves == "correction":
         return _corrected(base, data, replace(settings, moves=moves), start, clock, progress, name)
-    if target is None:
-        raise RecipeError(f"{settings.moves} moves the weights of a network, which needs its recipe")
     n = len(data.labels)
     error = float(np.mean(np.abs(_flux(start, data) - data.targets[:, 0])))
     far = error > FAR * float(base.validation.get("mae", np.inf))
