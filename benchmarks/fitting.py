@@ -67,7 +67,7 @@ def seconds_of_emulator(model: bundle.Model, lanes: int) -> tuple[float, float]:
     """Return the time of one spectrum, and of one with its derivatives by all labels, in batches of so many."""
     bound = model.emulator.on()
     n = len(model.emulator.space)
-    one_by_one = 4 * bound.floats_per_spectrum * (n + 1) > lockstep.CACHED
+    one_by_one = jax.default_backend() == "cpu" and 4 * bound.floats_per_spectrum * (n + 1) > lockstep.CACHED
 
     @eqx.filter_jit
     def spectra(bound, labels):

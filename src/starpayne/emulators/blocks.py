@@ -72,10 +72,12 @@ def run_blocks(
     # (one core of an EPYC). Used in transposed form, the tall weight is a wide one, transposed once for all layers.
     down = block.down.transpose(0, 2, 1)
 
-    def product(subscripts: str, x: Array, y: Array) -> Array:
+    def product(subscripts: str, x: Array, y: Array, rounded: bool = False) -> Array:
         if precision == "bfloat16":
             x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
-        return jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32)
+            kind = jnp.bfloat16 if rounded else jnp.float32
+            return jnp.einsum(subscripts, x, y, preferred_element_type=kind, precision="default")
+        return jnp.einsum(subscripts, x, y)
 
     def attend(x: Array, i: int) -> tuple[Array, Array]:
         scores = product("bnd,bsd->bns", x.reshape(stars, -1, d), attention.to_scores[i])
@@ -83,11 +85,18 @@ def run_blocks(
         taken = product("bns,bsd->bnd", weights.reshape(scores.shape), attention.from_scores[i])
         return taken.reshape(x.shape), weights
 
+    def layer(stream: Array, i: int) -> tuple[Array, Array]:
+        taken, weights = attend(rms_norm(stream), i)
+        stream = stream + branch * taken
+        # A GPU waits for its memory: the widest array, which the next product would round in any case, goes there small.
+        wide = product("rd,df->rf", rms_norm(stream), block.up[i], rounded=True)
+        return stream + branch * product("rf,df->rd", ACTIVATIONS[activation](wide), down[i]), weights
+
+    if precision == "bfloat16":
+        # And a gradient makes anew what is not a product, rather than fetch it.
+        layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.dots_saveable, static_argnums=1)
     watched = []
     for i in range(depth):
-        taken, weights = attend(rms_norm(stream), i)
+        stream, weights = layer(stream, i)
         watched.append(weights)
-        stream = stream + branch * taken
-        hidden = ACTIVATIONS[activation](product("rd,df->rf", rms_norm(stream), block.up[i]))
-        stream = stream + branch * product("rf,df->rd", hidden, down[i])
     return stream, watched

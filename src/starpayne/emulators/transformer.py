@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from starpayne.emulators.base import BoundEmulator, Emulator, HostArray, SpectralDomain
 from starpayne.emulators.blocks import Block, StarMatrices, run_blocks, star_matrices
+from starpayne.emulators.fused import fused_outputs, fusible
 from starpayne.emulators.layers import ACTIVATIONS, check_activation, rms_norm
 from starpayne.errors import RecipeError
 from starpayne.labels import LabelSpace
@@ -220,6 +221,13 @@ class TransformerPayne(Emulator):
     ) -> Float[Array, "stars channels wavelengths"]:
         return self.center + self.width * outputs.transpose(0, 2, 1)
 
+    def fused(
+        self, labels: Float[Array, "stars labels"], encoding: Float[Array, "wavelengths d"]
+    ) -> Float[Array, "stars channels wavelengths"]:
+        """Return :meth:`spectra` by the kernel for GPUs, with products in bfloat16; it has no derivative."""
+        matrices = star_matrices(self.block, self.tokens(labels))
+        return self._scaled(fused_outputs(self.block, self.head, matrices, encoding, self.activation))
+
     def watched(
         self, tokens: Float[Array, "stars tokens d"], encoding: Float[Array, "wavelengths d"]
     ) -> tuple[Float[Array, "stars channels wavelengths"], Float[Array, "L stars wavelengths heads tokens"]]:
@@ -283,6 +291,13 @@ class BoundTransformerPayne(BoundEmulator):
 
     def batch(self, labels: Float[Array, "stars labels"]) -> Float[Array, "stars channels wavelengths"]:
         return self.emulator.spectra(labels, self.encoding)
+
+    def values(self, labels: Float[Array, "stars labels"]) -> Float[Array, "stars channels wavelengths"]:
+        emulator = self.emulator
+        small = emulator.products == "bfloat16" and fusible(emulator.block, emulator.embed[1].shape[1])
+        if small and jax.default_backend() == "gpu":
+            return emulator.fused(labels, self.encoding)
+        return self.batch(labels)
 
     def whole(self, labels: Float[Array, " labels"]) -> Float[Array, "channels wavelengths"]:
         return self.emulator.all_at_once(labels[None], self.encoding)[0]

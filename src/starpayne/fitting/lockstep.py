@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from starpayne.emulators import BoundEmulator
+from starpayne.emulators.base import room
 from starpayne.fitting.pixels import AnyArray
 from starpayne.fitting.solver import (
     Parameters,
@@ -35,16 +36,13 @@ from starpayne.fitting.solver import (
     used_rows,
 )
 
-MEMORY = 256 * 2**20
-"""Bytes of intermediate arrays that one compiled call may use."""
-
 CACHED = 16 * 2**20
 """Bytes of derivatives of one star above which labels are differentiated by one after another: a wide network is
 half as fast again where its arrays stay in the processor's cache."""
 
-SIZES = (1, 4, 16)
-"""Lanes of a compiled call. Few sizes, because each is compiled; none larger, because the arrays of more lanes leave
-the processor's cache."""
+CPU_SIZES, GPU_SIZES = (1, 4, 16), (1, 16, 128)
+"""Lanes of a compiled call. Few sizes, because each is compiled; none larger on a CPU, because the arrays of more lanes
+leave its caches."""
 
 SECANT_STEPS = 12
 """Steps between two exact derivatives."""
@@ -106,12 +104,17 @@ class Lane:
         return Solution(self.theta, self.chi2, self.iterations, self.model, self.derivative)
 
 
+def sizes() -> tuple[int, ...]:
+    """Return how many lanes a compiled call may have on this machine."""
+    return CPU_SIZES if jax.default_backend() == "cpu" else GPU_SIZES
+
+
 def lanes(bound: BoundEmulator, n_parameters: int, n_stars: int) -> int:
     """Return how many descents one compiled call takes, of so many that are waiting."""
     # As many tangents as parameters pass through the network beside its value, in about two copies.
     floats = 2 * bound.floats_per_spectrum * (n_parameters + 1)
-    most = max(1, MEMORY // (4 * floats))
-    allowed = [size for size in SIZES if size <= most]
+    most = max(1, room() // (4 * floats))
+    allowed = [size for size in sizes() if size <= most]
     return max(size for size in allowed if size <= max(n_stars, 1))
 
 
@@ -156,7 +159,8 @@ def derivatives(
     own: frozenset[str],
 ) -> tuple[Float[Array, "stars n"], Float[Array, "stars p n"]]:
     """Return models on the pixels, and their derivatives in the unit cube; fields of ``own`` have a star axis."""
-    one_by_one = 4 * bound.floats_per_spectrum * (len(parameters) + 1) > CACHED
+    cached = 4 * bound.floats_per_spectrum * (len(parameters) + 1) <= CACHED
+    one_by_one = jax.default_backend() == "cpu" and not cached
 
     def one(problem: Problem, theta: Array) -> tuple[Array, Array]:
         return model_and_jacobian(bound, parameters, problem, theta, one_by_one)

@@ -13,7 +13,7 @@ from starpayne.bundle import Model
 from starpayne.errors import SpectrumError, StarpayneError
 from starpayne.fitting import cluster
 from starpayne.fitting.course import Course, Request, course
-from starpayne.fitting.lockstep import SIZES, Lane, lanes, proceed
+from starpayne.fitting.lockstep import Lane, lanes, proceed, sizes
 from starpayne.fitting.observation import Source, taken
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.problem import Descent
@@ -86,7 +86,7 @@ def fit_many(
 def batch_size(setup: Setup) -> int:
     """Return how many stars make a batch: enough for all to have company for most of the time, and few enough that one
     is done in a minute or so."""
-    return BATCH * lanes(setup.model.emulator.on(), len(setup.parameters), max(SIZES))
+    return BATCH * lanes(setup.model.emulator.on(), len(setup.parameters), max(sizes()))
 
 
 def _in_batches(spectra: Iterable[Source], size: int) -> Iterator[list[Source]]:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from starpayne import bundle
 from starpayne.bundle import Model
 from starpayne.emulators import Emulator, flags_of
-from starpayne.emulators.base import PIECE, PREDICT_MEMORY, predict_in_chunks
+from starpayne.emulators.base import PIECE, predict_in_chunks, room
 from starpayne.errors import GridError, OutputExistsError
 from starpayne.files import remove_output
 from starpayne.grid import MISSING
@@ -129,7 +129,7 @@ def rows_of_chunk(n_wavelength: int, channels: int, n: int, memory: int | None =
 def rows_of_a_while(emulator: Emulator, wavelength: np.ndarray) -> int:
     """Return how many spectra take some seconds: a stop loses no more than a chunk, and progress moves with each."""
     floats = emulator.bind(wavelength[:PIECE]).floats_per_spectrum * -(-len(wavelength) // PIECE)
-    return max(1, 16 * PREDICT_MEMORY // (4 * floats))
+    return max(1, 16 * room() // (4 * floats))
 
 
 def free_memory() -> int:

@@ -176,7 +176,7 @@ class Run:
         # A source of spectra other than the grid's has as many as it is asked for.
         batch = min(recipe.batch_spectra, len(data.labels)) if source is None else recipe.batch_spectra
         self.mesh = shared_by(batch, devices)
-        initial = State(weights, weights, self.optimizer.init(weights), weights, jnp.asarray(jnp.inf))
+        initial = State(weights, weights, self.optimizer.init(weights), weights, jnp.asarray(jnp.inf, jnp.float32))
         self.initial = on_all(initial, self.mesh)
         n_wavelength = len(data.wavelength)
         any_wavelength = not isinstance(emulator, FixedGridEmulator)

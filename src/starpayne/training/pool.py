@@ -87,7 +87,7 @@ class TeacherSpectra:
         """Return labels (block, n_labels) and the teacher's (block, channels, n_wavelength) of one block."""
         seed = int(np.random.SeedSequence([self.recipe.seed, 2, block]).generate_state(1)[0])
         labels = self.data.space.sobol(self.block, seed)
-        outputs = predict_in_chunks(self.teacher, labels, self.wavelength)
+        outputs = predict_in_chunks(self.teacher.with_products(self.recipe.precision), labels, self.wavelength)
         outputs = outputs[:, [self.teacher.channels.index(channel) for channel in self.data.channels]]
         if not np.all(np.isfinite(outputs)):
             raise TrainingError("the teacher gives fluxes that are not finite inside its own label ranges: verify it")

@@ -60,7 +60,8 @@ class Recipe:
         ema: decay of the exponential moving average of the weights that is validated and kept; 0 for none. Early steps
             are averaged over fewer, so that the first weights are forgotten.
         precision: of a transformer's matrix products in training, "float32", or "bfloat16" for GPUs; weights, sums,
-            norms, softmax and loss are float32 in either case, and so is every prediction of the model.
+            norms, softmax and loss are float32 in either case, and so are the model's predictions where nothing else is
+            asked for. In a distillation it is that of the teacher's spectra too.
         steps: updates.
         batch_spectra: spectra per step, at most the training set.
         batch_wavelengths: random wavelengths per step; 0 for all. Fixed-pixel networks take all.
