@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -43,9 +44,9 @@ print(json.dumps({{"gradient": gradient, "loss": loss, "devices": used}}))
 """
 
 
-@pytest.mark.parametrize("emulator", ["payne", pytest.param("transformer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("emulator", ["payne", "transformer"])
 def test_eight_devices_take_the_steps_of_one(emulator: str) -> None:
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     script = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n" + EIGHT.format(emulator=emulator)
     found = json.loads(toy.python(script, environment={"XLA_FLAGS": flags}).splitlines()[-1])
     assert found["devices"] == 8
