@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,17 @@ def _same(first: Grid, second: Grid) -> None:
         np.testing.assert_array_equal(first.dataset[name].values, second.dataset[name].values)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("farm")
+
+
+@pytest.fixture
+def uninterrupted(design: Design, folder: Path) -> Grid:
+    """The grid of ``design``, made once by two workers: a run finds it finished and leaves it alone."""
+    return run(design, folder / "uninterrupted", workers=2)
+
+
 def test_a_run_fills_the_grid_and_reports_progress(design: Design, tmp_path: Path) -> None:
     seen: list[tuple[int, int, int]] = []
     grid = run(design, tmp_path / "grid", progress=lambda *counts: seen.append(counts))
@@ -63,8 +75,8 @@ def test_spectra_that_hang_or_crash_are_recorded_and_the_rest_goes_on(design: De
     assert seen[-1] == (24, 24, 3)
 
 
-def test_two_workers_make_the_same_grid_as_one(design: Design, tmp_path: Path) -> None:
-    _same(run(design, tmp_path / "one", workers=1), run(design, tmp_path / "two", workers=2))
+def test_two_workers_make_the_same_grid_as_one(design: Design, uninterrupted: Grid, tmp_path: Path) -> None:
+    _same(run(design, tmp_path / "one", workers=1), uninterrupted)
 
 
 def test_a_finished_grid_is_left_alone(design: Design, tmp_path: Path) -> None:
@@ -76,11 +88,10 @@ def test_a_finished_grid_is_left_alone(design: Design, tmp_path: Path) -> None:
     assert len(log.read_text().split()) == 24
 
 
-def test_only_missing_rows_are_synthesized_again(design: Design, tmp_path: Path) -> None:
+def test_only_missing_rows_are_synthesized_again(design: Design, uninterrupted: Grid, tmp_path: Path) -> None:
     log = tmp_path / "log"
     told = _told(design, log=str(log))
     grid = run(told, tmp_path / "grid")
-    whole = run(told, tmp_path / "whole")
     log.unlink()
     writable = Grid.open(tmp_path / "grid", writable=True)
     for row in (3, 4, 17):
@@ -88,11 +99,11 @@ def test_only_missing_rows_are_synthesized_again(design: Design, tmp_path: Path)
         writable._group["flux"][row] = np.nan
     run(told, tmp_path / "grid")
     assert sorted(map(float, log.read_text().split())) == sorted(design.labels[[3, 4, 17], 0])
-    _same(grid, whole)
+    _same(grid, uninterrupted)
 
 
-def test_another_design_does_not_touch_an_existing_grid(design: Design, tmp_path: Path) -> None:
-    run(design, tmp_path / "grid")
+def test_another_design_does_not_touch_an_existing_grid(design: Design, uninterrupted: Grid, tmp_path: Path) -> None:
+    shutil.copytree(uninterrupted.path, tmp_path / "grid")
     for other, what in (
         (dataclasses.replace(design, seed=2), "labels"),
         (dataclasses.replace(design, sampling=10_000.0), "wavelengths"),
@@ -154,7 +165,7 @@ def _wait_for_rows(path: Path, n: int, process: subprocess.Popen[bytes]) -> None
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "Ctrl-C"])
 def test_a_stopped_run_keeps_its_rows_and_a_second_run_equals_an_uninterrupted_one(
-    design: Design, tmp_path: Path, how: signal.Signals
+    design: Design, uninterrupted: Grid, tmp_path: Path, how: signal.Signals
 ) -> None:
     # Slow spectra, so that on a busy machine too the run is stopped long before its end.
     process = _start(tmp_path / "grid", seconds=0.6)
@@ -170,7 +181,7 @@ def test_a_stopped_run_keeps_its_rows_and_a_second_run_equals_an_uninterrupted_o
     completed = run(_told(design, seconds=0.0, log=str(log)), tmp_path / "grid")
     assert np.all(completed.status == DONE)
     assert len(log.read_text().split()) == 24 - kept, "finished rows are not synthesized again"
-    _same(completed, run(design, tmp_path / "uninterrupted"))
+    _same(completed, uninterrupted)
 
 
 def test_workers_of_a_running_scheduler_can_be_used(design: Design, tmp_path: Path) -> None:
@@ -191,9 +202,8 @@ def alone() -> dict[int, Synthesis]:
     return {row: pysme.synthesize(star, PYSME.wavelength) for row, star in stars.items()}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_pysme_on_the_farm_equals_pysme_in_this_process(alone, tmp_path: Path, workers: int) -> None:
-    grid = run(PYSME, tmp_path / "grid", workers=workers)
+def test_pysme_on_the_farm_equals_pysme_in_this_process(alone, tmp_path: Path) -> None:
+    grid = run(PYSME, tmp_path / "grid", workers=2)
     assert grid.failures == []
     assert grid.physics == ("no_molecules", "lte", "plane_parallel")
     for row, spectrum in alone.items():
