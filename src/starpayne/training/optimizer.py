@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import equinox as eqx
@@ -35,10 +36,21 @@ def learning_rate(recipe: Recipe) -> optax.Schedule:
 
 
 def make_optimizer(recipe: Recipe, emulator: Emulator) -> optax.GradientTransformation:
-    """Return the gradient transformation of a recipe for the trainable part of this emulator."""
+    """Return the gradient transformation of a recipe for the trainable part of this emulator.
+
+    The same object for the same recipe and names of weights: steps compiled for one training serve the next.
+    """
+    factors = rate_factors(recipe, emulator) if recipe.reference_width else {}
+    return _made(recipe, tuple(emulator.matrix_axes().items()), tuple(factors.items()))
+
+
+@lru_cache(maxsize=32)
+def _made(
+    recipe: Recipe, matrices: tuple[tuple[str, Any], ...], factors: tuple[tuple[str, float], ...]
+) -> optax.GradientTransformation:
     rate = learning_rate(recipe)
     if recipe.optimizer == "muon":
-        axes = emulator.matrix_axes()
+        axes = dict(matrices)
 
         def dimension_numbers(tree: Any) -> Any:
             return jax.tree_util.tree_map_with_path(lambda keys, _: _as_muon(axes.get(name_of(keys))), tree)
@@ -57,8 +69,8 @@ def make_optimizer(recipe: Recipe, emulator: Emulator) -> optax.GradientTransfor
         update = optax.adamw(rate, weight_decay=recipe.weight_decay)
     steps = [optax.clip_by_global_norm(recipe.clip)] if recipe.clip else []
     steps.append(update)
-    if recipe.reference_width:
-        steps.append(scale_updates(rate_factors(recipe, emulator)))
+    if factors:
+        steps.append(scale_updates(dict(factors)))
     return optax.chain(*steps)
 
 
