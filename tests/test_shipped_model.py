@@ -41,15 +41,29 @@ def in_another_process(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     return spectra_of(bundle.locate(), tmp_path_factory.mktemp("spectra") / "default.npy")
 
 
-def test_it_is_small_and_whole_and_says_what_it_is() -> None:
-    found = {path.name: path.stat().st_size for path in bundle.locate().iterdir()}
+@pytest.mark.parametrize(("name", "megabytes"), [("mgb", 1.5), ("mgb_128", 8.0), ("mgb_fast", 6.5)])
+def test_each_is_small_and_whole_and_says_what_it_is(name: str, megabytes: float) -> None:
+    found = {path.name: path.stat().st_size for path in bundle.locate(name).iterdir()}
     assert sorted(found) == sorted(FILES)
-    assert sum(found.values()) <= 5e6
-    assert bundle.verify().reproduced
-    facts = shell.run("info", "mgb")
+    assert sum(found.values()) <= megabytes * 1e6
+    assert bundle.verify(name).reproduced
+    facts = shell.run("info", name)
     assert "5160.00 to 5209.98 Å, air" in facts
     assert "licence      MIT" in facts
     assert "A&A 671, A171 (PySME)" in facts
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "most"), [("mgb", 0.0012), ("mgb_128", 0.00072), ("mgb_fast", 0.0014)])
+def test_each_is_as_near_to_the_code_as_its_card_says(data_folder: Path, name: str, most: float) -> None:
+    rows = slice(10_500, 11_000, 20)
+    labels = np.load(data_folder / "mgb_reference" / "labels.npy")[rows]
+    with np.load(data_folder / "mgb_reference" / "flux.npz") as stored:
+        flux = stored["flux_u16"][rows] / 50_000
+    missed = np.abs(sp.load(name).emulator.predict(labels).flux - flux).mean(axis=1)
+    # The mean of 25 of the 500 test spectra: three standard errors of it from the card's figure.
+    assert missed.mean() < most + 3 * missed.std() / 5
+    assert missed.mean() > most / 4
 
 
 def test_a_name_a_folder_and_nothing_mean_the_same_model(mgb: bundle.Model, tmp_path: Path, monkeypatch) -> None:

@@ -51,6 +51,7 @@ def pids(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
 
 
 @pytest.mark.usefixtures("batches_of_three")
+@pytest.mark.slow
 def test_two_processes_give_what_one_does_though_one_is_killed(
     with_residuals: Model, observe: Observe, pids: list[dict[str, int]]
 ) -> None:
@@ -75,6 +76,7 @@ def test_two_processes_give_what_one_does_though_one_is_killed(
 
 
 @pytest.mark.usefixtures("batches_of_three")
+@pytest.mark.slow
 def test_a_star_that_workers_are_lost_with_is_an_error_of_its_own(star_model: Model, observe: Observe) -> None:
     good, bad = observe(name="good"), observe(name="bad")
     deadly = Deadly(bad.wavelength, bad.flux, bad.error, medium="air", name="bad")

@@ -105,6 +105,7 @@ def test_what_belongs_to_another_survey_is_refused(
         fit_survey(stars, star_model, RESOLUTION, tmp_path / "t.csv", FEW, overwrite=True)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_no_row(
     star_model: Model, observe: Callable[..., ObservedSpectrum], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

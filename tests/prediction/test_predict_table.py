@@ -16,7 +16,7 @@ from shell import refuse, run
 import starpayne
 from starpayne import bundle
 from starpayne.bundle import Model
-from starpayne.errors import LabelError, OutputExistsError
+from starpayne.errors import LabelError, OutputExistsError, RecipeError
 from starpayne.prediction import LabelTable, Predictions, predict_table
 from starpayne.prediction.run import rows_of_a_while, rows_of_chunk
 
@@ -92,6 +92,19 @@ def test_rows_outside_the_range_are_flagged_and_the_others_predicted(payne_model
     assert [further.flags(1), further.flags(2)] == [("extrapolated",), ("not_predicted",)]
     expected = payne_model.emulator.predict(values[1], extrapolate=True).flux
     np.testing.assert_allclose(further.flux([1])[0], expected, atol=1e-6)
+
+
+def test_a_table_in_bfloat16_is_near_and_is_another(transformer_model: Model, tmp_path: Path) -> None:
+    values = toy.labels(5)
+    table = write_table(tmp_path / "t.csv", values)
+    found = predict_table(transformer_model, table, tmp_path / "s.zarr", precision="bfloat16")
+    assert found.provenance["predicted_by"]["precision"] == "bfloat16"
+    missed = np.abs(found.flux() - transformer_model.emulator.predict(values).flux)
+    assert 0 < missed.max() < 0.01
+    with pytest.raises(OutputExistsError, match="precision"):
+        predict_table(transformer_model, table, tmp_path / "s.zarr")
+    with pytest.raises(RecipeError, match="precision = 'half' is not known"):
+        predict_table(transformer_model, table, tmp_path / "t.zarr", precision="half")
 
 
 def test_a_prediction_that_was_stopped_ends_with_the_same_bytes(payne_model: Model, tmp_path: Path) -> None:

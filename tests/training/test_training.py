@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import toy
@@ -132,6 +133,13 @@ def test_a_finished_model_holds_no_checkpoint(payne_model: bundle.Model, tmp_pat
     train_with_interruptions(toy.data(), toy.recipe("payne"), tmp_path / "m", 60)
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == sorted([bundle.MANIFEST, bundle.WEIGHTS])
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_the_steps_are_compiled_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = toy.recipe("payne", steps=4, validate_every=2, learning_rate=1.23e-3)
+    with jax.log_compiles():
+        train(toy.data(), recipe, tmp_path / "m")
+    assert sum("Compiling jit(take_steps)" in message for message in caplog.messages) == 1
 
 
 def test_progress_is_told_every_call_and_knows_the_end(tmp_path: Path) -> None:

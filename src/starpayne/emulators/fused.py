@@ -51,10 +51,15 @@ def tiling(width: int) -> Tiling:
 
 
 def fusible(block: Block, n_tokens: int) -> bool:
-    """Return whether the kernel takes networks of these sizes: powers of two, as Triton wants, and not too small."""
+    """Return whether the kernel takes networks of these sizes: powers of two, as Triton wants, that fit on the chip."""
     _, d, heads, _ = block.query.shape
     sizes = (d, heads * n_tokens, block.up.shape[2])
-    return plt is not None and all(n >= SMALLEST and n & (n - 1) == 0 for n in (*sizes, n_tokens)) and d <= 512
+    return (
+        plt is not None
+        and all(n >= SMALLEST and n & (n - 1) == 0 for n in (*sizes, n_tokens))
+        and d <= 256
+        and sizes[1] <= 128
+    )
 
 
 def fused_outputs(
@@ -93,9 +98,7 @@ def fused_outputs(
     def whole(array: Array) -> pl.BlockSpec:
         return pl.BlockSpec(array.shape, lambda star, tile: (0,) * array.ndim)
 
-    # The sum of a layer's products and the stream is one accumulator if the branches' weight is in the factors.
-    branch = float((depth / REFERENCE_DEPTH) ** -0.5)
-    weights = [small(block.up), small(branch * block.down), small(head[0]), small(last)]
+    weights = [small(block.up), small(block.down), small(head[0]), small(last)]
     per_star = pl.BlockSpec((depth, 1, scores, d), lambda star, tile: (0, star, 0, 0))
     outputs = pl.pallas_call(
         kernel,
@@ -108,7 +111,7 @@ def fused_outputs(
         out_shape=jax.ShapeDtypeStruct((stars, n_tiles * tiles.rows, last.shape[1]), jnp.float32),
         compiler_params=plt.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
         interpret=interpret,
-    )(padded, small(attention.to_scores), small(branch * attention.from_scores), *weights)  # fmt: skip
+    )(padded, small(attention.to_scores), small(attention.from_scores), *weights)  # fmt: skip
     return outputs[:, :n, :channels]
 
 
@@ -117,6 +120,7 @@ def _kernel(
     *, depth: int, heads: int, chunk: int, activation: str, exact: bool,
 ) -> None:  # fmt: skip
     """Pass one tile of one star's wavelengths through the network; the arguments are references to memory."""
+    branch = float((depth / REFERENCE_DEPTH) ** -0.5)
     act = _gelu if activation == "gelu" and not exact else ACTIVATIONS[activation]
 
     def product(x: Array, y: Array, transposed: bool = False) -> Array:
@@ -127,29 +131,21 @@ def _kernel(
         by_head = scores.reshape(len(x), heads, -1)
         grown = jnp.exp(by_head - jnp.max(by_head, axis=-1, keepdims=True))
         weights = grown / jnp.sum(grown, axis=-1, keepdims=True)
-        x = x + product(weights.reshape(scores.shape), from_scores[i, 0])
+        x = x + branch * product(weights.reshape(scores.shape), from_scores[i, 0])
         normal = rms_norm(x).astype(jnp.bfloat16)
 
-        def part(k: Array, x: Array) -> Array:
+        def part(k: Array, total: Array) -> Array:
             units = pl.ds(k * chunk, chunk)
-            return x + product(act(product(normal, up[i, :, units])), down[i, units, :])
+            return total + product(act(product(normal, up[i, :, units])), down[i, units, :])
 
-        return jax.lax.fori_loop(0, up.shape[2] // chunk, part, x)
+        return x + branch * jax.lax.fori_loop(0, up.shape[2] // chunk, part, jnp.zeros_like(x))
 
     stream = jax.lax.fori_loop(0, depth, layer, encoding[...])
     out[0] = product(act(product(rms_norm(stream), first[...])), last[...])
 
 
 def _gelu(x: Array) -> Array:
-    """GELU for the next product, which takes bfloat16, with the chip's own tanh of two such numbers at a time.
-
-    The library's takes as long as the matrix products beside it.
-    """
+    """GELU with the chip's own tanh: the one of the library takes as long as the matrix products beside it."""
     assert plt is not None
-    inner = (x * (0.7978845608 + 0.0356774081 * x * x)).astype(jnp.bfloat16)
-    shape = jax.ShapeDtypeStruct(x.shape, jnp.bfloat16)
-    (tanh,) = plt.elementwise_inline_asm(
-        "tanh.approx.bf16x2 $0, $1;", args=[inner], constraints="=r,r", pack=2, result_shape_dtypes=[shape]
-    )
-    half = (0.5 * x).astype(jnp.bfloat16)
-    return half + half * tanh
+    inner = x * (0.7978845608 + 0.0356774081 * x * x)
+    return 0.5 * x * (1.0 + plt.approx_tanh(inner))

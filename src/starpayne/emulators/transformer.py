@@ -180,6 +180,7 @@ class TransformerPayne(Emulator):
         return ("head.1",)
 
     def with_products(self, precision: str) -> TransformerPayne:
+        super().with_products(precision)
         return self if precision == self.products else dataclasses.replace(self, products=precision)
 
     def bind(self, wavelength: np.ndarray) -> BoundTransformerPayne:

@@ -45,6 +45,7 @@ def predict_table(
     wavelength: ArrayLike | None = None,
     medium: str | None = None,
     extrapolate: bool = False,
+    precision: str = "float32",
     memory: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
@@ -62,6 +63,7 @@ def predict_table(
         wavelength: (n,) Å, increasing; by default the model's own.
         medium: of the wavelengths; by default the model's.
         extrapolate: predict outside the model's label range.
+        precision: of the matrix products, as of :meth:`starpayne.emulators.Emulator.predict`.
         memory: bytes that the spectra may take while they are made; by default an eighth of what is free, 256 MB at
             most.
         progress: called as ``progress(spectra, of)`` at the start and after every chunk.
@@ -70,9 +72,10 @@ def predict_table(
     Raises:
         LabelError: for a table that cannot be used.
         WavelengthError: the wavelengths leave the model's range.
+        RecipeError: for a precision that is not known.
         OutputExistsError: the path holds something else, or spectra of another table, model, or other wavelengths.
     """
-    path, emulator = Path(path), model.emulator
+    path, emulator = Path(path), model.emulator.with_products(precision)
     domain = emulator.domain
     medium = medium or domain.medium
     asked = convert_medium(emulator.native_wavelength, domain.medium, medium) if wavelength is None else wavelength
@@ -83,6 +86,8 @@ def predict_table(
         "model": bundle.digest(emulator), "table": rows.digest, "medium": medium, "extrapolate": extrapolate,
         "wavelengths": hashlib.sha256(asked.tobytes()).hexdigest(),
     }  # fmt: skip
+    if precision != "float32":
+        identity["precision"] = precision
     if overwrite:
         remove_output(path, "zarr.json")
     if path.exists():
@@ -97,7 +102,7 @@ def predict_table(
             provenance={
                 "engine": "emulator", "predicted_by": {
                     "name": name, "digest": identity["model"], "architecture": emulator.architecture,
-                    "validation": dict(model.validation),
+                    "validation": dict(model.validation), "precision": precision,
                 },
                 "table": rows.path.name, "physics": list(domain.physics),
             },
@@ -147,7 +152,8 @@ def _same(path: Path, identity: Mapping[str, Any]) -> Predictions:
         store = Predictions.open(path, writable=True)
     except GridError as error:
         raise OutputExistsError(f"{path} exists and cannot be gone on with ({error}); {refusal}") from error
-    changed = [what for what, value in identity.items() if store.identity.get(what) != value]
+    # Absent is what older versions did not know of, or what is as usual.
+    changed = [what for what in {**store.identity, **identity} if store.identity.get(what) != identity.get(what)]
     if changed:
         raise OutputExistsError(f"{path} holds spectra of other settings ({', '.join(changed)}); {refusal}")
     return store
