@@ -56,13 +56,13 @@ def test_each_is_small_and_whole_and_says_what_it_is(name: str, megabytes: float
 @pytest.mark.data
 @pytest.mark.parametrize(("name", "most"), [("mgb", 0.0012), ("mgb_128", 0.00072), ("mgb_fast", 0.0014)])
 def test_each_is_as_near_to_the_code_as_its_card_says(data_folder: Path, name: str, most: float) -> None:
-    rows = slice(10_500, 11_000, 20)
+    rows = slice(10_500, 11_000, 40)
     labels = np.load(data_folder / "mgb_reference" / "labels.npy")[rows]
     with np.load(data_folder / "mgb_reference" / "flux.npz") as stored:
         flux = stored["flux_u16"][rows] / 50_000
     missed = np.abs(sp.load(name).emulator.predict(labels).flux - flux).mean(axis=1)
-    # The mean of 25 of the 500 test spectra: three standard errors of it from the card's figure.
-    assert missed.mean() < most + 3 * missed.std() / 5
+    # The mean of 13 of the 500 test spectra: three standard errors of it from the card's figure.
+    assert missed.mean() < most + 3 * missed.std() / 13**0.5
     assert missed.mean() > most / 4
 
 

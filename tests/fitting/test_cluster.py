@@ -52,7 +52,7 @@ def pids(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
 
 @pytest.mark.usefixtures("batches_of_three")
 @pytest.mark.slow
-def test_two_processes_give_what_one_does_though_one_is_killed(
+def test_two_processes_give_what_one_does_though_one_is_killed_and_a_star_kills_others(
     with_residuals: Model, observe: Observe, pids: list[dict[str, int]]
 ) -> None:
     def missing() -> ObservedSpectrum:
@@ -61,10 +61,15 @@ def test_two_processes_give_what_one_does_though_one_is_killed(
     spectra = [observe(rv=3.0 * i, seed=i, name=f"star {i}") for i in range(13)]
     sources = [*spectra[:3], missing, lambda: spectra[3], *spectra[4:]]
     one = list(fit_many(sources, with_residuals, RESOLUTION, FEW, at_once=2))
-    running = fit_many(sources, with_residuals, RESOLUTION, FEW, at_once=2, workers=2)
+    bad = observe(name="bad")
+    deadly = Deadly(bad.wavelength, bad.flux, bad.error, medium="air", name="bad")
+    # In the last batch, whose other stars are to be fitted all the same.
+    with_it = [*sources, deadly]
+    running = fit_many(with_it, with_residuals, RESOLUTION, FEW, at_once=2, workers=2)
     two = [next(running)]
     os.kill(next(iter(pids[0].values())), signal.SIGKILL)
     two += list(running)
+    assert str(two.pop()) == "bad: each worker that fitted it was lost (killed, or out of memory?)"
     assert len(two) == 14
     assert str(two[3]) == "no such file"
     for mine, theirs in zip(one, two, strict=True):
@@ -73,16 +78,6 @@ def test_two_processes_give_what_one_does_though_one_is_killed(
             assert theirs.name == mine.name
             assert abs(theirs.labels["teff"] - mine.labels["teff"]) < 0.1 * mine.errors["teff"]
             assert theirs.flags == mine.flags
-
-
-@pytest.mark.usefixtures("batches_of_three")
-@pytest.mark.slow
-def test_a_star_that_workers_are_lost_with_is_an_error_of_its_own(star_model: Model, observe: Observe) -> None:
-    good, bad = observe(name="good"), observe(name="bad")
-    deadly = Deadly(bad.wavelength, bad.flux, bad.error, medium="air", name="bad")
-    outcomes = list(fit_many([good, deadly, good, good], star_model, RESOLUTION, FEW, workers=2))
-    assert [isinstance(outcome, FitResult) for outcome in outcomes] == [True, False, True, True]
-    assert str(outcomes[1]) == "bad: each worker that fitted it was lost (killed, or out of memory?)"
 
 
 def test_the_workers_of_a_running_scheduler_can_be_used(star_model: Model, observe: Observe) -> None:
