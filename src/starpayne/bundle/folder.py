@@ -19,6 +19,7 @@ from safetensors.numpy import save as serialise_safetensors
 
 from starpayne.bundle.model import Model, Residuals, size_features
 from starpayne.emulators import CHANNELS, Emulator, SpectralDomain, architecture
+from starpayne.emulators.base import PRECISIONS
 from starpayne.errors import BundleError, OutputExistsError, StarpayneError
 from starpayne.files import read_json, refuse_foreign, replace_folder, write_json
 from starpayne.labels import MU, LabelSpace
@@ -31,8 +32,6 @@ MAX_WEIGHTS = 8 * 2**30
 RESIDUAL_PREFIX = "residuals."
 MOST_COMPARED = 10_000
 """Wavelengths of a fingerprint: a model file must not make its reader work without bound."""
-PRECISIONS = ("float32", "bfloat16")
-"""What weights can be stored as; they are float32 once read."""
 
 
 def save(model: Model, path: str | Path, overwrite: bool = False, precision: str = "float32") -> Path:

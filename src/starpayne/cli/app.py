@@ -26,7 +26,10 @@ console = Console(stderr=True)
 """Progress and errors go to standard error, results to standard output."""
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")]
-MODEL = "Model folder, hf://OWNER/NAME[@REVISION], or mgb, which comes with starpayne (5160 to 5210 Å, 17 labels)"
+MODEL = (
+    "Model folder, hf://OWNER/NAME[@REVISION], or mgb, mgb_128 or mgb_fast, which come with starpayne (5160 to 5210 Å, "
+    "17 labels)"
+)
 Model = Annotated[Path | None, typer.Option("--model", metavar="MODEL", help=f"{MODEL}; by default mgb.")]
 """Both are read by ``cli.sharing.load_model``."""
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands at the output path.")]

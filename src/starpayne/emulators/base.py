@@ -28,7 +28,7 @@ PIECE = 8192
 """Wavelengths that are predicted at once."""
 
 PRECISIONS = ("float32", "bfloat16")
-"""Of the matrix products of a large network; sums are float32 in either case."""
+"""Of a large network's matrix products, whose sums are float32 in either case; and of weights as they are stored."""
 
 PREDICT_MEMORY = 256 * 2**20
 """Bytes of intermediate arrays that one compiled call of ``predict`` may use on a CPU."""
@@ -36,8 +36,8 @@ PREDICT_MEMORY = 256 * 2**20
 PART_OF_GPU = 1 / 4
 """Of the memory of a GPU that JAX may use, what one compiled call may use there."""
 
-# GPUs round the factors of float32 products to 10 bits unless told otherwise, which moves fluxes by more than an
-# emulator errs. Whoever has set this, or JAX_DEFAULT_MATMUL_PRECISION, keeps what was set.
+# GPUs round the factors of float32 products to 10 bits unless told otherwise, which moved fluxes by 2e-4: more than
+# a model's fingerprint may differ. Whoever has set this, or JAX_DEFAULT_MATMUL_PRECISION, keeps what was set.
 if jax.config.jax_default_matmul_precision is None:  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_default_matmul_precision", "highest")
 
@@ -250,8 +250,8 @@ class Emulator(eqx.Module):
             wavelength, medium: as for :meth:`on`.
             extrapolate: allow labels outside the training domain, and flag them ``extrapolated``.
             precision: of the matrix products of a transformer, as of :meth:`with_products`; by default the emulator's
-                own, which of a model that was loaded is "float32". On a GPU "bfloat16" is ten
-                times as fast; it moves fluxes by some 1e-4, up to 1e-2 in the deepest lines.
+                own, which of a model that was loaded is "float32". On a GPU "bfloat16" is ten times as fast; it moves
+                fluxes by some 1e-4, single pixels by up to 1e-2.
 
         Raises:
             LabelError: a label is unknown, missing, NaN or, without ``extrapolate``, outside its range.
