@@ -146,4 +146,4 @@ def test_processes_are_chosen_by_stars_and_cores(monkeypatch: pytest.MonkeyPatch
 
 
 def test_batches_are_as_large_as_calls_are_wide(star_model: Model) -> None:
-    assert many.batch_size(Setup(star_model, FEW)) == 12 * 16
+    assert many.batch_size(Setup(star_model, FEW)) == 12 * 32

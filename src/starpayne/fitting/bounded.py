@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-MAX_ROUNDS = 20
+MAX_ROUNDS = 8
+"""Of a hundred steps of real descents, 99 promise 99 % or more of what they would after twenty rounds; all lanes of a
+batch wait for the last."""
 
 ENOUGH = 1e-3
 """A round that lowers χ² by less than this fraction of what all rounds have gained is the last."""

@@ -18,10 +18,11 @@ from starpayne.fitting.lockstep import Lane
 from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import Observation, observation
 from starpayne.fitting.plan import Plan, share_pixels
-from starpayne.fitting.problem import Descent, Scene, Sight
+from starpayne.fitting.problem import Descent, Glance, Scene, Sight
 from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.search import Query, Start
 from starpayne.fitting.setup import Setup
+from starpayne.fitting.solver import Problem
 from starpayne.fitting.statistics import converged, noise_for
 from starpayne.spectra import ObservedSpectrum
 
@@ -51,14 +52,39 @@ class Request:
     bound: BoundEmulator
     lane: Lane
 
+    @property
+    def done(self) -> bool:
+        return self.lane.done
+
     @cached_property
     def shape(self) -> object:
         """What must be the same for two of them to share a call of a compiled function."""
-        leaves, structure = jax.tree.flatten(self.lane.problem)
-        return id(self.bound), structure, tuple(np.shape(leaf) for leaf in leaves)
+        return "descent", id(self.bound), *shapes(self.lane.problem)
 
 
-Course = Generator[list[Request], None, Descent]
+@dataclass(frozen=True, eq=False)
+class Look:
+    """The emulator's error to be seen on a star's pixels."""
+
+    glance: Glance
+
+    @property
+    def done(self) -> bool:
+        return self.glance.done
+
+    @cached_property
+    def shape(self) -> object:
+        """As of :class:`Request`."""
+        return "look", id(self.glance.bound), *shapes(self.glance.problem)
+
+
+def shapes(problem: Problem) -> tuple[object, ...]:
+    """Return what two problems must have in common to be stacked."""
+    leaves, structure = jax.tree.flatten(problem)
+    return structure, tuple(np.shape(leaf) for leaf in leaves)
+
+
+Course = Generator[list["Request | Look"], None, Descent]
 
 
 def course(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup) -> Course:
@@ -126,7 +152,7 @@ def doubtful(descent: Descent, setup: Setup) -> bool:
 def descend(star: Observation, plan: Plan, setup: Setup, noise: Noise | None = None, done: int = 0) -> Course:
     """Solve once, with the emulator's error as it is at the plan's start, after ``done`` iterations already."""
     scene, theta = Scene.of(star, plan, setup), plan.theta(setup.parameters)
-    sight = scene.seen_from(theta, setup)
+    sight = yield from see(scene, theta, setup)
     return (yield from follow(scene, sight, noise or Noise(), theta, None, setup, FIRST, done))
 
 
@@ -141,10 +167,20 @@ def refine(descent: Descent, setup: Setup) -> Course:
         if not again and noise.like(descent.noise):
             break
         scene, theta = descent.scene, descent.theta
-        sight = scene.seen_from(theta, setup) if again else descent.sight
+        sight = descent.sight
+        if again:
+            sight = yield from see(scene, theta, setup)
         descent = yield from follow(scene, sight, noise, theta, descent, setup, LAST, descent.iterations)
         again = False
     return descent
+
+
+def see(scene: Scene, theta: np.ndarray, setup: Setup) -> Generator[list[Request | Look], None, Sight]:
+    """Look at the emulator's error from where the star is."""
+    glance = scene.glance(theta, setup)
+    if not glance.done:
+        yield [Look(glance)]
+    return scene.sight(glance, setup)
 
 
 def follow(

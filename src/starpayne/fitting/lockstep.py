@@ -32,6 +32,7 @@ from starpayne.fitting.solver import (
     initial_state,
     model_and_jacobian,
     normalised_model,
+    secant_trial,
     trial,
     used_rows,
 )
@@ -40,7 +41,7 @@ CACHED = 16 * 2**20
 """Bytes of derivatives of one star above which labels are differentiated by one after another: a wide network is
 half as fast again where its arrays stay in the processor's cache."""
 
-CPU_SIZES, GPU_SIZES = (1, 4, 16), (1, 16, 128)
+CPU_SIZES, GPU_SIZES = (1, 4, 32), (1, 16, 128)
 """Lanes of a compiled call. Few sizes, because each is compiled; none larger on a CPU, because the arrays of more lanes
 leave its caches."""
 
@@ -52,9 +53,6 @@ BURST = 3
 
 TRUSTED = 0.1
 """A secant derivative whose step gained less than this fraction of what it promised is made anew."""
-
-SMALL_STEP = 1e-3
-"""Steps shorter than this (in the unit cube) teach nothing about the derivative: float32 rounding would rule."""
 
 Progress = Callable[[int, int], None]
 
@@ -127,14 +125,12 @@ def in_batches(size: int, rows: np.ndarray, compute: Callable[[np.ndarray], None
 
 def stacked(problems: Sequence[Problem], own: frozenset[str]) -> Problem:
     """Return one problem whose fields named in ``own`` have a star axis in front; the others are those of the first."""
-    first = problems[0]
-    values: dict[str, Any] = {}
-    for field in fields(Problem):
-        parts = [getattr(problem, field.name) for problem in problems]
-        values[field.name] = jax.tree.map(lambda *x: np.stack(x), *parts) if field.name in own else parts[0]
-    return eqx.tree_at(
-        lambda p: [getattr(p, name) for name in values], first, list(values.values()), is_leaf=lambda x: x is None
-    )
+    paths, structure = jax.tree_util.tree_flatten_with_path(problems[0])
+    leaves = zip(*(jax.tree.leaves(problem) for problem in problems), strict=True)
+    together = [
+        np.stack(parts) if path[0].name in own else parts[0] for (path, _), parts in zip(paths, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, together)
 
 
 def _axes(problem: Problem, own: frozenset[str]) -> Problem:
@@ -196,14 +192,10 @@ def _pursue(
         state = initial_state(theta, trial(parameters, star, theta, model, derivative))
         state = state._replace(damping=damping, growth=growth)
 
-        def secant(state: State) -> Callable[[Array, Array], Trial]:
+        def secant(before: State) -> Callable[[Array, Array], Trial]:
             def evaluate(theta: Array, step: Array) -> Trial:
                 model = normalised_model(bound, parameters, star, theta)
-                length2 = jnp.sum(step**2)
-                missed = model - state.model - step @ state.derivative
-                learned = jnp.outer(step, missed) / jnp.maximum(length2, SMALL_STEP**2)
-                derivative = state.derivative + jnp.where(length2 > SMALL_STEP**2, learned, 0.0)
-                return trial(parameters, star, theta, model, derivative)
+                return secant_trial(parameters, star, before, theta, step, model)
 
             return evaluate
 

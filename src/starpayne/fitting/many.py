@@ -12,17 +12,17 @@ import numpy as np
 from starpayne.bundle import Model
 from starpayne.errors import SpectrumError, StarpayneError
 from starpayne.fitting import cluster
-from starpayne.fitting.course import Course, Request, course
-from starpayne.fitting.lockstep import Lane, lanes, proceed, sizes
+from starpayne.fitting.course import Course, Look, Request, course
+from starpayne.fitting.lockstep import lanes, proceed, sizes
 from starpayne.fitting.observation import Source, taken
 from starpayne.fitting.options import FitOptions
-from starpayne.fitting.problem import Descent
+from starpayne.fitting.problem import Descent, look
 from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.statistics import summarise
 
-AT_ONCE = 48
+AT_ONCE = 96
 """Stars under way at a time."""
 
 BATCH = 12
@@ -38,7 +38,7 @@ class _Star:
     index: int
     name: str
     course: Course
-    waiting: list[Request]
+    waiting: list[Request | Look]
 
 
 def fit_many(
@@ -158,18 +158,23 @@ def follow(
                 return
             continue
         _proceed(under_way, setup)
-        ready = [star for star in under_way if all(request.lane.done for request in star.waiting)]
+        ready = [star for star in under_way if all(request.done for request in star.waiting)]
         under_way[:] = [star for star in under_way if star not in ready]
         for star in ready:
             go_on(star)
 
 
 def _proceed(under_way: list[_Star], setup: Setup) -> None:
-    """Take one batch of lanes a round further: of those whose arrays have the same shapes, the largest group."""
-    groups: dict[object, list[tuple[Request, Lane]]] = {}
+    """Take one batch of requests a round further: of those that can share a call, the largest group."""
+    groups: dict[object, list[Request | Look]] = {}
     for star in under_way:
         for request in star.waiting:
-            if not request.lane.done:
-                groups.setdefault(request.shape, []).append((request, request.lane))
+            if not request.done:
+                groups.setdefault(request.shape, []).append(request)
     group = max(groups.values(), key=len)
-    proceed(group[0][0].bound, setup.parameters, [lane for _, lane in group])
+    lanes = [request.lane for request in group if isinstance(request, Request)]
+    glances = [request.glance for request in group if isinstance(request, Look)]
+    if isinstance(group[0], Request):
+        proceed(group[0].bound, setup.parameters, lanes)
+    else:
+        look(setup, glances)

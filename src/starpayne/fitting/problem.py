@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 from starpayne.emulators import BoundEmulator
+from starpayne.fitting.broadening import Broadening
 from starpayne.fitting.forward import log_velocity
+from starpayne.fitting.instrument import LogGrid
+from starpayne.fitting.lockstep import lanes, stacked
 from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import Observation
-from starpayne.fitting.pixels import AnyArray, Bands
+from starpayne.fitting.pixels import AnyArray, Bands, PixelMatrix
 from starpayne.fitting.plan import Plan, half_room
 from starpayne.fitting.projection import project
 from starpayne.fitting.setup import Setup
@@ -70,15 +75,24 @@ class Scene:
 
     def seen_from(self, theta: np.ndarray, setup: Setup) -> Sight:
         """Return the emulator's error as the pixels see it, for the star at ``theta``."""
-        curves = setup.error_curves(self.star.grid)
-        if curves is None:
-            size = len(self.used)
-            return Sight(np.zeros((0, size)), np.zeros(size))
+        glance = self.glance(theta, setup)
+        if not glance.done:
+            look(setup, [glance])
+        return self.sight(glance, setup)
+
+    def glance(self, theta: np.ndarray, setup: Setup) -> Glance:
+        """Return what has to be computed, best for several stars together, before there can be a :meth:`sight`."""
         n_labels = len(setup.parameters.labels)
         labels = setup.parameters.labels.from_cube(np.asarray(theta[:n_labels], np.float32))
         widths = widths_at(self.plan, setup.parameters, theta).astype(np.float32)
-        seen = _observe(self.star.bound, self.blank, labels, widths, curves)
-        model, modes, left = (np.asarray(x, np.float64) for x in seen)
+        return Glance(self.star.bound, self.star.grid, self.blank, labels, widths, has_error=setup.has_error)
+
+    def sight(self, glance: Glance, setup: Setup) -> Sight:
+        """Return the emulator's error as the pixels see it, of a glance that is done."""
+        if glance.seen is None:
+            size = len(self.used)
+            return Sight(np.zeros((0, size)), np.zeros(size))
+        model, modes, left = (np.asarray(x, np.float64) for x in glance.seen)
         data, error = np.where(self.used, self.blank.flux, 0.0), np.where(self.used, self.error, np.inf)
         basis = np.asarray(self.blank.basis, np.float64)
         design = basis * (model / error)[:, None]
@@ -87,7 +101,7 @@ class Scene:
         normal += 1e-10 * np.trace(normal) * np.eye(len(normal))
         continuum = basis @ np.linalg.solve(normal, design.T @ (data / error))
         residuals = setup.model.residuals
-        size = 1.0 if residuals is None else float(residuals.size_at(setup.model.emulator.space, labels))
+        size = 1.0 if residuals is None else float(residuals.size_at(setup.model.emulator.space, glance.labels))
         return Sight(size * modes * continuum, size * left * continuum)
 
     def problem(self, sight: Sight, noise: Noise) -> Problem:
@@ -98,10 +112,8 @@ class Scene:
         inverse[used] = noise.variance(variance) ** -0.5
         # An emulator that gives no numbers: the solver finds that out, an eigenvalue problem would only stop.
         modes = sight.modes if np.all(np.isfinite(sight.modes)) else np.zeros((0, len(used)))
-        return eqx.tree_at(
-            lambda p: (p.inverse_error, p.whitener), self.blank,
-            (inverse.astype(np.float32), whitener_of(modes * inverse).astype(np.float32)),
-        )  # fmt: skip
+        whitener = whitener_of(modes * inverse).astype(np.float32)
+        return replace(self.blank, inverse_error=inverse.astype(np.float32), whitener=whitener)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,18 +171,67 @@ class Descent:
         return widths_at(self.plan, parameters, self.theta)
 
 
+@dataclass(eq=False)
+class Glance:
+    """The model and the emulator's error at one place, still to be seen on the pixels of a star.
+
+    Args:
+        bound, grid: the emulator on its grid.
+        problem: of the star, with or without the noise.
+        labels, widths: the place: physical labels; shift, vsini², sigma².
+        has_error: whether there is anything to be seen.
+        seen: normalised model (n,), error modes (k, n) and what they leave (n,); None until it is computed.
+    """
+
+    bound: BoundEmulator
+    grid: LogGrid
+    problem: Problem
+    labels: np.ndarray
+    widths: np.ndarray
+    has_error: bool
+    seen: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.seen is not None or not self.has_error
+
+
+def look(setup: Setup, waiting: Sequence[Glance]) -> None:
+    """Compute as many glances as one call holds, of problems whose arrays have the same shapes."""
+    first = waiting[0]
+    curves = setup.error_curves(first.grid, first.problem.broadening)
+    assert curves is not None
+    size = lanes(first.bound, len(curves[0]), len(waiting))
+    filled = [*waiting[:size], *[waiting[-1]] * (size - len(waiting))]
+    pixels = stacked([glance.problem for glance in filled], frozenset({"pixels"})).pixels
+    labels, widths = (np.stack([getattr(glance, name) for glance in filled]) for name in ("labels", "widths"))
+    seen = _observe(first.bound, first.problem.broadening, pixels, labels, widths, *curves)
+    model, modes, left = (np.asarray(x) for x in seen)
+    for i, glance in enumerate(waiting[:size]):
+        glance.seen = model[i], modes[i], left[i]
+
+
 @eqx.filter_jit
 def _observe(
     bound: BoundEmulator,
-    problem: Problem,
-    labels: Float[AnyArray, " n_labels"],
-    widths: Float[AnyArray, " three"],
-    curves: Float[AnyArray, "k grid"],
-) -> tuple[Float[Array, " n"], Float[Array, "modes n"], Float[Array, " n"]]:
-    """Return the normalised model, and the emulator's error modes and what they leave, on the pixels."""
-    depths = jnp.concatenate([bound(labels)[None] - 1, curves[:-1]])
-    seen = problem.pixels(problem.broadening(depths, widths[0], widths[1], widths[2]))
-    return 1 + seen[0], seen[1:], problem.pixels(curves[-1])
+    broadening: Broadening,
+    pixels: PixelMatrix,
+    labels: Float[AnyArray, "stars n_labels"],
+    widths: Float[AnyArray, "stars three"],
+    spectra: Complex[AnyArray, "k frequencies"],
+    left: Float[AnyArray, " grid"],
+) -> tuple[Float[Array, "stars n"], Float[Array, "stars k n"], Float[Array, "stars n"]]:
+    """Return the normalised models, and the emulator's error modes and what they leave, on the pixels."""
+
+    def one(
+        pixels: PixelMatrix, labels: Array, widths: Array
+    ) -> tuple[Float[Array, " n"], Float[Array, "k n"], Float[Array, " n"]]:
+        own = broadening.spectrum(bound(labels) - 1)
+        products = jnp.concatenate([own[None], spectra]) * broadening.transfer(*widths)
+        seen = pixels(broadening.back(products, len(left)))
+        return 1 + seen[0], seen[1:], pixels(jnp.asarray(left))
+
+    return jax.vmap(one)(pixels, labels, widths)
 
 
 def widened(bands: Bands, size: int, grid_size: int) -> Bands:

@@ -7,10 +7,10 @@ import numpy as np
 from starpayne.fitting.solver import Problem, Solution
 
 
-def whitened_in_float64(problem: Problem, columns: np.ndarray) -> np.ndarray:
-    """Multiply columns in units of the errors by C^(−1/2)."""
+def whitened_in_float64(problem: Problem, rows: np.ndarray) -> np.ndarray:
+    """Multiply rows (..., n) in units of the errors by C^(−1/2)."""
     whitener = np.asarray(problem.whitener, np.float64)
-    return columns - whitener.T @ (whitener @ columns)
+    return rows - (rows @ whitener.T) @ whitener
 
 
 def project(problem: Problem, solution: Solution, known_continuum: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -25,9 +25,9 @@ def project(problem: Problem, solution: Solution, known_continuum: bool = False)
     data, q, continuum = solved_continuum(problem, solution)
     if not np.all(np.isfinite(q)):
         return np.full(len(w), np.nan), np.full((len(w), len(derivative)), np.nan)
-    columns = whitened_in_float64(problem, (derivative * (continuum * w)).T)
-    explained = 0.0 if known_continuum else q @ (q.T @ columns)
-    return data - q @ (q.T @ data), explained - columns
+    rows = whitened_in_float64(problem, derivative * (continuum * w))
+    explained = 0.0 if known_continuum else (rows @ q) @ q.T
+    return data - q @ (q.T @ data), (explained - rows).T
 
 
 def solved_continuum(problem: Problem, solution: Solution) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -35,7 +35,7 @@ def solved_continuum(problem: Problem, solution: Solution) -> tuple[np.ndarray, 
     (n,); NaN where the model has no numbers."""
     w, flux = np.asarray(problem.inverse_error, np.float64), np.asarray(problem.flux, np.float64)
     basis, model = np.asarray(problem.basis, np.float64), np.asarray(solution.model, np.float64)
-    design = whitened_in_float64(problem, basis * (model * w)[:, None])
+    design = whitened_in_float64(problem, basis.T * (model * w)).T
     data = whitened_in_float64(problem, flux * w)
     if not np.all(np.isfinite(design)):
         return data, np.full(design.shape, np.nan), np.full(len(flux), np.nan)

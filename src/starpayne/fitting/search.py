@@ -39,6 +39,9 @@ VELOCITY_DEGREE = 2
 SUMMITS = 3
 """Velocities that are looked at again, the best of the first stage."""
 
+WORTH = 8
+"""Templates for each start that are compared at the velocities around the best one."""
+
 BINS = 256
 """Lengths are rounded up to multiples of this, so that what is kept for one star serves the next."""
 
@@ -82,7 +85,8 @@ class Templates:
         """Return the places of n templates, each as far as can be from those before it; the first is the most
         typical."""
         depth = self.depth[:, :: max(1, self.grid.size // 500)]
-        distance = np.mean(np.abs(depth[:, None] - depth[None]), axis=2)
+        square = np.sum(depth**2, axis=1)
+        distance = np.sqrt(np.maximum(square[:, None] + square - 2 * depth @ depth.T, 0.0))
         chosen = [int(np.argmin(distance.sum(axis=1)))]
         while len(chosen) < min(n, len(depth)):
             chosen.append(int(np.argmax(distance[chosen].min(axis=0))))
@@ -202,12 +206,14 @@ class Searcher:
 
         def transforms() -> tuple[np.ndarray, np.ndarray]:
             few = self._once("few", lambda: self.templates.most_different(VELOCITY_TEMPLATES))
-            few = models[:, few].reshape(-1, size) * _inside(size)
+            # Every other rotation: to find the velocity, lines need not be as broad as the star's.
+            few = models[::2, few].reshape(-1, size) * _inside(size)
             return rfft(few, total, axis=-1), rfft(few**2, total, axis=-1)  # pyright: ignore[reportReturnType]
 
         key = ("transforms", total, round(typical_fwhm(query.resolution), 2), data.stride, query.rotations)
         model, model_square = self._once(key, transforms)
-        basis = chebyshev(np.linspace(-1, 1, len(data.weight)), min(VELOCITY_DEGREE, query.degree))
+        degree = min(VELOCITY_DEGREE, query.degree)
+        moments = chebyshev(np.linspace(-1, 1, len(data.weight)), 2 * degree).T
         # Bin i of the data lies over point i + origin − lag of the model.
         at = (data.origin - lags) % total
 
@@ -220,10 +226,8 @@ class Searcher:
         flat = np.asarray(rfft(_inside(size).astype(np.float32), total))[None]
         weight_sum, square_sum = correlate(np.stack([data.weight, data.square]), flat)[:, 0]
         enough = weight_sum > 0.6 * weight_sum.max()
-        squares = correlate(
-            np.stack([data.weight * basis[:, i] * basis[:, j] for i, j in _pairs(basis.shape[1])]), model_square
-        )
-        cross = correlate((data.weight * data.flux)[None] * basis.T, model)
+        squares = correlate(data.weight * moments, model_square)
+        cross = correlate(data.weight * data.flux * moments[: degree + 1], model)
         # In double precision from here on: what remains is a small difference.
         misfit = _misfit(squares.astype(np.float64), cross.astype(np.float64), square_sum.astype(np.float64))
         misfit /= np.maximum(weight_sum, 1e-30)
@@ -239,27 +243,33 @@ class Searcher:
         flat = models.reshape(-1, size)
         squares = self._once(("squares", id(models)), lambda: flat**2)
         n_bins = len(data.weight)
-        basis = chebyshev(np.linspace(-1, 1, n_bins), min(query.degree, max(0, n_bins // 4)))
-        p = basis.shape[1]
+        degree = min(query.degree, max(0, n_bins // 4))
+        moments = chebyshev(np.linspace(-1, 1, n_bins), 2 * degree)
 
-        def misfit_at(lag: int) -> np.ndarray:
-            """Return (models,) at one lag."""
-            begin = data.origin - lag
-            # Points 1 … size − 2 of the model: the outermost are left out.
-            low, high = max(1, begin), min(size - 1, begin + n_bins)
-            part, over = slice(low, high), slice(low - begin, high - begin)
-            w, b = data.weight[over], basis[over]
-            normal = squares[:, part] @ np.stack([w * b[:, i] * b[:, j] for i, j in _pairs(p)], 1).astype(np.float32)
-            cross = flat[:, part] @ ((w * data.flux[over])[:, None] * b).astype(np.float32)
-            left = _misfit(normal.T.astype(np.float64), cross.T.astype(np.float64), data.square[over].sum())
-            return np.nan_to_num(left / max(w.sum(), 1e-30), nan=np.inf)
+        def misfits(lags: np.ndarray, of: np.ndarray | slice) -> np.ndarray:
+            """Return (lags, models) of some of the models."""
+            parts = []
+            for lag in lags.tolist():
+                begin = data.origin - lag
+                # Points 1 … size − 2 of the model: the outermost are left out.
+                low, high = max(1, begin), min(size - 1, begin + n_bins)
+                part, over = slice(low, high), slice(low - begin, high - begin)
+                w, of_square = data.weight[over, None] * moments[over], data.square[over].sum()
+                normal = squares[of, part] @ w.astype(np.float32)
+                cross = flat[of, part] @ (w[:, : degree + 1] * data.flux[over, None]).astype(np.float32)
+                parts.append((normal.T, cross.T, np.full(len(normal), of_square), data.weight[over].sum()))
+            normal, cross, total = (np.stack(x, -2, dtype=np.float64) for x in list(zip(*parts, strict=True))[:3])
+            left = _misfit(normal, cross, total) / np.maximum([[p[3]] for p in parts], 1e-30)
+            return np.nan_to_num(left, nan=np.inf)
 
-        at = {int(summit): misfit_at(int(summit)) for summit in summits}
-        best = min(at, key=lambda lag: at[lag].min())
-        lags = np.unique(np.clip([best - 1, best, best + 1], *ends))
-        misfit = np.stack([at[lag] if lag in at else misfit_at(lag) for lag in lags.tolist()])
-        misfit = misfit.reshape(len(lags), n_rotations, n)
-        # Of each template its best lag and rotation; only the best templates are worth a start.
+        of_all = misfits(summits, slice(None))
+        lag = int(summits[np.argmin(of_all.min(axis=1))])
+        # Of each of the best templates its best lag and rotation; no others are worth a start.
+        lowest = of_all.min(axis=0).reshape(n_rotations, n).min(axis=0)
+        chosen = np.argsort(lowest, kind="stable")[: WORTH * query.n_starts]
+        lags = np.unique(np.clip([lag - 1, lag, lag + 1], *ends))
+        models = (np.arange(n_rotations)[:, None] * n + chosen).ravel()
+        misfit = misfits(lags, models).reshape(len(lags), n_rotations, len(chosen))
         best_of = misfit.min(axis=(0, 1))
         starts = []
         for i in np.argsort(best_of, kind="stable")[: query.n_starts]:
@@ -267,7 +277,7 @@ class Searcher:
             offset = _vertex(misfit[:, r, i], int(k))
             rv = SPEED_OF_LIGHT * np.tanh((lags[k] + offset) * data.step)
             rv = float(min(max(rv, query.rv_range[0]), query.rv_range[1]))
-            starts.append(Start(self.templates.cube[i], rv, query.rotations[r], float(best_of[i])))
+            starts.append(Start(self.templates.cube[chosen[i]], rv, query.rotations[r], float(best_of[i])))
         return starts
 
 
@@ -289,36 +299,33 @@ def _lowest(values: np.ndarray, n: int, apart: int) -> list[int]:
     return chosen
 
 
-def _misfit(squares: np.ndarray, cross: np.ndarray, total: np.ndarray | float) -> np.ndarray:
+def _misfit(squares: np.ndarray, cross: np.ndarray, total: np.ndarray) -> np.ndarray:
     """Return the weighted squares (...) that remain after the continuum is solved.
 
     By a Cholesky decomposition written out: thousands of small systems, one array operation for each of their elements.
 
     Args:
-        squares: (p (p + 1)/2, ...) elements of the normal equations, as :func:`_pairs` orders them; cross: (p, ...).
+        squares: (2p − 1, ...) sums of the model's square times each Chebyshev polynomial: the normal equations of p of
+            them, as T_i T_j = (T_{i+j} + T_{|i−j|}) / 2.
+        cross: (p, ...).
         total: (...) weighted squares of the data.
     """
     p = len(cross)
-    element = dict(zip(_pairs(p), squares, strict=True))
     # Enough to keep lags with little overlap solvable; they are not chosen.
-    least = 1e-6 * sum(np.abs(element[i, i]) for i in range(p)) / p + 1e-30
+    least = 0.5e-6 * sum(np.abs(squares[2 * i] + squares[0]) for i in range(p)) / p + 1e-30
     left: dict[tuple[int, int], np.ndarray] = {}
     remains = total
     solved: list[np.ndarray] = []
     for i in range(p):
         for j in range(i):
             inner = sum((left[i, k] * left[j, k] for k in range(j)), start=0.0)
-            left[i, j] = (element[j, i] - inner) / left[j, j]
-        diagonal = element[i, i] - sum((left[i, k] ** 2 for k in range(i)), start=0.0)
+            left[i, j] = (0.5 * (squares[i + j] + squares[i - j]) - inner) / left[j, j]
+        diagonal = 0.5 * (squares[2 * i] + squares[0]) - sum((left[i, k] ** 2 for k in range(i)), start=0.0)
         left[i, i] = np.sqrt(np.maximum(diagonal, least))
         value = (cross[i] - sum((left[i, k] * solved[k] for k in range(i)), start=0.0)) / left[i, i]
         solved.append(value)
         remains = remains - value**2
     return np.maximum(remains, 0.0)
-
-
-def _pairs(p: int) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(p) for j in range(i, p)]
 
 
 def _vertex(values: np.ndarray, j: int) -> float:

@@ -105,17 +105,24 @@ class Setup:
 
         return self._once(("search", grid), make)
 
-    def error_curves(self, grid: LogGrid) -> np.ndarray | None:
-        """Return (modes + 1, grid.size) float32: the modes of the emulator's error, and what they leave."""
+    @property
+    def has_error(self) -> bool:
+        """Whether the emulator's error is known and wanted."""
+        return self.model.residuals is not None and self.options.emulator_error
+
+    def error_curves(self, grid: LogGrid, broadening: Broadening) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the modes of the emulator's error (k, frequencies) as ``broadening`` sees them, complex64, and what
+        they leave (grid.size,) float32; None where there is no error."""
         residuals = self.model.residuals
-        if residuals is None or not self.options.emulator_error:
+        if residuals is None or not self.has_error:
             return None
 
-        def make() -> np.ndarray:
+        def make() -> tuple[np.ndarray, np.ndarray]:
             curves = np.concatenate([residuals.modes, residuals.noise[None]])
-            return onto_grid(residuals.wavelength, curves, grid).astype(np.float32)
+            curves = onto_grid(residuals.wavelength, curves, grid).astype(np.float32)
+            return np.asarray(broadening.spectrum(jnp.asarray(curves[:-1]))), curves[-1]
 
-        return self._once(("error", grid), make)
+        return self._once(("error", grid, len(broadening.ramp)), make)
 
     @cached_property
     def cube_to_labels(self) -> Callable[[np.ndarray], np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg import solve_triangular
 from scipy.optimize import lsq_linear
 
 from starpayne.emulators import flags_for
@@ -136,8 +137,12 @@ def to_gain(residual: np.ndarray, jacobian: np.ndarray, theta: np.ndarray) -> fl
     """Return by how much the best step inside the unit cube should lower χ²."""
     if not len(theta):
         return 0.0
-    q, r = np.linalg.qr(jacobian)
-    target = -q.T @ residual
+    try:
+        r = np.linalg.cholesky(jacobian.T @ jacobian).T
+        target = -solve_triangular(r, jacobian.T @ residual, trans=1, check_finite=False)
+    except np.linalg.LinAlgError:  # the data say nothing at all of some direction
+        q, r = np.linalg.qr(jacobian)
+        target = -q.T @ residual
     inside = np.clip(theta, 0.0, 1.0)
     step = lsq_linear(r, target, (-inside - 1e-9, 1 - inside + 1e-9), method="bvls").x
     return float(target @ target - np.sum((r @ step - target) ** 2))

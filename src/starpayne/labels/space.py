@@ -250,15 +250,23 @@ class LabelSpace:
         """Return the bounds of label i given the labels before it, from every constraint in which it comes last."""
         low: Any = self.labels[i].low
         high: Any = self.labels[i].high
-        for constraint, weights in zip(self.constraints, self._weights, strict=True):
-            if np.flatnonzero(weights)[-1] != i:
-                continue
-            rest = sum((weights[j] * before[j] for j in range(i) if weights[j]), start=0.0)
-            ends = (constraint.low - rest) / weights[i], (constraint.high - rest) / weights[i]
-            lower, upper = ends if weights[i] > 0 else ends[::-1]
+        for constraint, own, others in self._closing[i]:
+            rest = sum((weight * before[j] for j, weight in others), start=0.0)
+            ends = (constraint.low - rest) / own, (constraint.high - rest) / own
+            lower, upper = ends if own > 0 else ends[::-1]
             xp = _namespace(lower)
             low, high = xp.maximum(low, lower), xp.minimum(high, upper)
         return low, high
+
+    @cached_property
+    def _closing(self) -> list[list[tuple[Constraint, float, list[tuple[int, float]]]]]:
+        """For each label the constraints in which it comes last: its own weight, and places and weights of the
+        others."""
+        found: list[list[tuple[Constraint, float, list[tuple[int, float]]]]] = [[] for _ in self.labels]
+        for constraint, weights in zip(self.constraints, self._weights, strict=True):
+            *others, last = np.flatnonzero(weights).tolist()
+            found[last].append((constraint, float(weights[last]), [(j, float(weights[j])) for j in others]))
+        return found
 
     # -- designs --------------------------------------------------------------------------------------------
 
