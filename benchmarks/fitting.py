@@ -1,17 +1,18 @@
 """Stars fitted per second, by one process and by one per core, and the share of the time that the emulator takes.
 
-``python benchmarks/fitting.py MODEL [N [WORKERS]]`` makes N stars with the model itself (S/N 100, R 40,000 or half its
+``python benchmarks/fitting.py MODEL [N [WORKERS …]]`` makes N stars with the model itself (S/N 100, R 40,000 or half its
 sampling, five pixels per FWHM, which makes 2,000 over the 50 Å of mgb_reference; velocities within ±200 km/s, v sin i
 0–30 km/s) and fits all labels, velocity, v sin i and a continuum of degree 4 to each, without a guess: once, which
 compiles, and once for the clock. With several workers four batches of them for each are fitted in one more run; the
-clock runs from the end of the first batches on, when nothing is left to compile. ``MODEL`` may be ``transformer_128``:
-TransformerPayne of width 128 and depth 8 with random weights, which says nothing of its accuracy and all of its speed.
+clock runs from the end of the first batches on, when nothing is left to compile. On a GPU the processes share it.
+``MODEL`` may be ``transformer_128``: TransformerPayne of width 128 and depth 8 with random weights, which says nothing
+of its accuracy and all of its speed.
 """
 
 from __future__ import annotations
 
+import argparse
 import resource
-import sys
 import time
 from itertools import cycle, islice
 
@@ -23,7 +24,7 @@ from yardstick import data_folder, record
 
 from starpayne import bundle
 from starpayne.fitting import FitOptions, FitResult, ForwardModel, cluster, fit_many, lockstep
-from starpayne.fitting.many import AT_ONCE, batch_size
+from starpayne.fitting.many import batch_size, company
 from starpayne.fitting.setup import Setup
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import doppler_factor, log_grid
@@ -95,23 +96,33 @@ def seconds_of_emulator(model: bundle.Model, lanes: int) -> tuple[float, float]:
 
 
 def side_by_side(
-    spectra: list[ObservedSpectrum], model: bundle.Model, resolution: float, options: FitOptions, workers: int
-) -> float:
+    spectra: list[ObservedSpectrum], model: bundle.Model, resolution: float, options: FitOptions, workers: int,
+    size: int | None, turns: int,
+) -> float:  # fmt: skip
     """Return stars per second in several processes, after the first batch of each, in which it compiles."""
     setup = Setup(model, options)
-    size, stream = batch_size(setup), cycle(spectra)
-    batches = ((i, list(islice(stream, size))) for i in range(4 * workers))
+    size, stream = size or batch_size(setup), cycle(spectra)
+    batches = ((i, list(islice(stream, size))) for i in range(turns * workers))
     # Whichever is first: in the order of the stars, one batch may wait for another.
     ends = [
-        time.perf_counter() for _ in cluster.fit_batches(batches, resolution, setup, AT_ONCE, workers, None)
+        time.perf_counter() for _ in cluster.fit_batches(batches, resolution, setup, company(), workers, None)
     ]  # fmt: skip
     return round((len(ends) - workers) * size / (ends[-1] - ends[workers - 1]), 3)
 
 
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("stars", type=int, nargs="?", default=100)
+    parser.add_argument("workers", type=int, nargs="*", help="numbers of processes to try")
+    parser.add_argument("--batch", type=int, help="stars of a batch (default: as fit_many has it)")
+    parser.add_argument("--turns", type=int, default=4, help="batches for each process, the first of which compiles")
+    return parser.parse_args()
+
+
 def main() -> None:
-    model = untrained(sys.argv[1]) if sys.argv[1] == "transformer_128" else bundle.load(sys.argv[1])
-    n = int(sys.argv[2]) if len(sys.argv) > 2 else 100
-    workers = int(sys.argv[3]) if len(sys.argv) > 3 else 1
+    given = arguments()
+    model, n = untrained(given.model) if given.model == "transformer_128" else bundle.load(given.model), given.stars
     domain = model.emulator.domain
     resolution = min(40_000.0, 0.5 * domain.sampling, domain.resolution or np.inf)
     options = FitOptions(continuum_degree=4)
@@ -131,23 +142,26 @@ def main() -> None:
         results = [r for r in fit_many(spectra, model, resolution, options) if isinstance(r, FitResult)]
         seconds.append(time.perf_counter() - start)
     total = seconds[1]
-    in_processes = None if workers < 2 else side_by_side(spectra, model, resolution, options, workers)
+    in_processes = {
+        str(workers): side_by_side(spectra, model, resolution, options, workers, given.batch, given.turns)
+        for workers in given.workers
+    }
     wavelength = model.emulator.native_wavelength
     searched = time.perf_counter()
     model.emulator.predict(model.emulator.space.sobol(options.n_search, 0), wavelength)
     templates = time.perf_counter() - searched
     evaluations = sum(result.iterations for result in results)
     parameters = len(model.emulator.space) + 2
-    lanes = lockstep.lanes(model.emulator.on(), parameters, 16)
+    lanes = lockstep.lanes(model.emulator.on(), parameters, max(lockstep.sizes()))
     one, with_derivatives = seconds_of_emulator(model, lanes)
     emulator = evaluations * one + sum(renewed) * with_derivatives + templates
     record(
-        f"fitting_{model.emulator.architecture}",
+        f"fitting_{model.emulator.architecture}" + ("" if jax.default_backend() == "cpu" else "_gpu"),
         {
-            "model": sys.argv[1].rstrip("/").split("/")[-1], "stars": len(results), "labels": len(model.emulator.space),
+            "model": given.model.rstrip("/").split("/")[-1], "stars": len(results), "labels": len(model.emulator.space),
             "pixels": int(np.median([result.n_pixels for result in results])), "resolution": resolution,
             "stars_per_second": round(len(results) / total, 3), "seconds_per_star": round(total / len(results), 3),
-            "workers": workers, "stars_per_second_with_workers": in_processes,
+            "stars_per_second_by_workers": in_processes,
             "seconds_compiling": round(seconds[0] - total, 1), "lanes": lanes,
             "iterations_per_star": round(evaluations / n, 1), "derivatives_per_star": round(sum(renewed) / n, 2),
             "share_of_time_in_emulator": round(emulator / total, 3),

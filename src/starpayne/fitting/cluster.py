@@ -77,11 +77,6 @@ def check_workers(workers: int) -> None:
         raise SpectrumError(f"workers = {workers} must be at least 1")
     if workers > 1 and os.name != "posix":
         raise SpectrumError("several workers need Linux or macOS: give workers = 1, or a scheduler")
-    if workers > 1 and jax.default_backend() != "cpu":
-        raise SpectrumError(
-            f"several workers are for the cores of a CPU, and JAX computes on {jax.default_backend()} here: give "
-            "workers = 1, or set JAX_PLATFORMS=cpu"
-        )
 
 
 @dataclass(eq=False)
@@ -311,6 +306,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
 def _local_cluster(workers: int) -> Iterator[Any]:
     """Yield processes of this machine, each with its share of the cores; Dask's nannies replace those that are lost.
 
+    Where there is a GPU they all compute on it: much of a fit is done by the processor, for which one core is too few.
+
     Not ``LocalCluster``, whose processes import the script that called them again, and run it where it lacks a guard.
     """
     from distributed import Scheduler, SpecCluster
@@ -318,6 +315,14 @@ def _local_cluster(workers: int) -> Iterator[Any]:
 
     share = max(1, cores() // workers)
     flags = os.environ.get("XLA_FLAGS", "") + (" --xla_cpu_multi_thread_eigen=false" if share == 1 else "")
+    if jax.default_backend() == "cpu":
+        device = {"JAX_PLATFORMS": "cpu"}
+    else:
+        # Memory of the GPU that this process has not taken for itself, in equal parts, and taken as it is needed.
+        free = 0.15 if os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "true") != "false" else 0.75
+        device = {
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{free / workers:.4f}",
+        }  # fmt: skip
     threads = dict.fromkeys(
         ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(share)
     )  # fmt: skip
@@ -328,7 +333,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
                 "worker_kwargs": {
                     "nthreads": 1, "host": "127.0.0.1", "memory_limit": 0, "dashboard": False,
                     "silence_logs": logging.CRITICAL, "local_directory": folder,
-                    "env": {**threads, "XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"},
+                    "env": {**threads, **device, "XLA_FLAGS": flags.strip()},
                     "config": {"distributed.worker.profile.enabled": False},
                 },
             },

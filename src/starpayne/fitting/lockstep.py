@@ -250,6 +250,9 @@ def proceed(
             residual = trial(parameters, lane.problem, lane.theta, lane.model, lane.derivative).residual
             lane.chi2 = float(np.sum(np.asarray(residual, np.float64) ** 2))
         return taken
+    if jax.default_backend() != "cpu":
+        to_the_end(bound, parameters, problem, own, theta, taken)
+        return taken
     if taken[0]._stale:
         model, derivative = (np.asarray(x) for x in derivatives(bound, parameters, problem, theta, own))
         for i, lane in enumerate(taken):
@@ -273,6 +276,62 @@ def proceed(
         lane.iterations += iteration[i]
         lane.arrived, lane._stale, lane._since = done[i], stale[i], steps[i]
     return taken
+
+
+def to_the_end(
+    bound: BoundEmulator, parameters: Parameters, problem: Problem, own: frozenset[str], theta: np.ndarray,
+    taken: Sequence[Lane],
+) -> None:  # fmt: skip
+    """Follow lanes to their ends in one call, with an exact derivative at every step.
+
+    A GPU computes derivatives in no time, but each of its calls, and what has to be moved there and back, is dear: it
+    pays to wait for the last lane.
+
+    Args:
+        problem, theta: of the lanes taken, and of as many more as the call holds.
+        taken: lanes that set out, none of which has parameters to spare: there is at least one.
+    """
+    limits = [lane.max_iterations - lane.iterations for lane in taken]
+    limits += [1] * (len(theta) - len(taken))
+    tolerances = [lane.tolerance for lane in taken] + [taken[-1].tolerance] * (len(theta) - len(taken))
+    state = _descend(
+        bound, parameters, problem, own, theta, np.array(tolerances, np.float32), np.array(limits, np.int32)
+    )
+    chi2 = np.sum(np.asarray(state.residual, np.float64) ** 2, axis=1)
+    where, model, derivative, iterations = (
+        np.asarray(x) for x in (state.theta, state.model, state.derivative, state.iteration)
+    )
+    for i, lane in enumerate(taken):
+        lane.theta, lane.model, lane.derivative, lane.chi2 = where[i], model[i], derivative[i], float(chi2[i])
+        lane.iterations += int(iterations[i])
+        lane.arrived, lane._stale = True, False
+
+
+@eqx.filter_jit
+def _descend(
+    bound: BoundEmulator,
+    parameters: Parameters,
+    problem: Problem,
+    own: frozenset[str],
+    theta: Float[AnyArray, "stars p"],
+    tolerance: Float[AnyArray, " stars"],
+    limit: Int[AnyArray, " stars"],
+) -> State:
+    """Return where descents end; none takes more than ``limit`` steps."""
+
+    def one(star: Problem, theta: Array, tolerance: Array, limit: Array) -> State:
+        rows = used_rows(star)
+
+        def evaluate(theta: Array, step: Array) -> Trial:
+            return trial(parameters, star, theta, *model_and_jacobian(bound, parameters, star, theta))
+
+        def ahead(state: State) -> Bool[Array, ""]:
+            return ~state.done & (state.iteration < limit)
+
+        start = initial_state(theta, evaluate(theta, theta))
+        return jax.lax.while_loop(ahead, lambda state: advance(state, rows, evaluate, tolerance)[0], start)
+
+    return jax.vmap(one, in_axes=(_axes(problem, own), 0, 0, 0))(problem, theta, tolerance, limit)
 
 
 def solve_together(

@@ -22,8 +22,8 @@ from starpayne.fitting.result import FitResult
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.statistics import summarise
 
-AT_ONCE = 96
-"""Stars under way at a time."""
+COMPANY = 3
+"""Stars under way at a time, for each lane of a compiled call."""
 
 BATCH = 12
 """Stars of a batch that goes to another process, for each lane of a compiled call."""
@@ -46,7 +46,7 @@ def fit_many(
     model: Model,
     resolution: Resolution,
     options: FitOptions | None = None,
-    at_once: int = AT_ONCE,
+    at_once: int | None = None,
     workers: int = 1,
     scheduler: str | None = None,
 ) -> Iterator[FitResult | StarpayneError]:
@@ -59,7 +59,7 @@ def fit_many(
         spectra: the observations, or functions that return them (such as readers of files), called when their turn
             comes.
         model, resolution, options: as of :func:`fit`; a resolution per pixel must suit every spectrum.
-        at_once: stars under way at a time, in each process.
+        at_once: stars under way at a time, in each process; by default enough to fill the compiled calls.
         workers: processes to fit in, started by Dask on this machine. Each takes about 1 GB and compiles for itself:
             worth it from some hundred stars on, on a CPU with several cores.
         scheduler: address of a running Dask scheduler whose workers to use instead, such as tcp://host:8786.
@@ -75,12 +75,17 @@ def fit_many(
     Example:
         ``for result in fit_many(map(ObservedSpectrum.read, paths), model, 40000): ...``
     """
-    setup, at_once = Setup(model, options or FitOptions()), max(1, at_once)
+    setup, at_once = Setup(model, options or FitOptions()), at_once or company()
     cluster.check_workers(workers)
     if workers == 1 and scheduler is None:
         return follow(spectra, resolution, setup, lambda descent: summarise(descent, setup), at_once)
     batches = enumerate(_in_batches(spectra, batch_size(setup)))
     return _in_order(cluster.fit_batches(batches, resolution, setup, at_once, workers, scheduler))
+
+
+def company() -> int:
+    """Return how many stars should be under way at a time for all compiled calls to be full."""
+    return COMPANY * max(sizes())
 
 
 def batch_size(setup: Setup) -> int:

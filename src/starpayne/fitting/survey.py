@@ -18,7 +18,7 @@ from starpayne import bundle
 from starpayne.bundle import Model
 from starpayne.errors import StarpayneError
 from starpayne.fitting import cluster
-from starpayne.fitting.many import AT_ONCE, batch_size, follow
+from starpayne.fitting.many import batch_size, company, follow
 from starpayne.fitting.observation import Source
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.parts import Parts
@@ -126,7 +126,7 @@ class _Run:
             for gap in self._missing for first in range(gap.start, gap.stop, size)
         )  # fmt: skip
         for first, outcomes in cluster.fit_batches(
-            batches, self._resolution, self._setup, AT_ONCE, workers, scheduler, self._heard
+            batches, self._resolution, self._setup, company(), workers, scheduler, self._heard
         ):
             self._keep(first, outcomes)
 
@@ -135,7 +135,7 @@ class _Run:
         for gap in self._missing:
             first, found, sources = gap.start, [], self._sources(gap)
             try:
-                for outcome in follow(sources, self._resolution, setup, lambda d: summarise(d, setup), AT_ONCE):
+                for outcome in follow(sources, self._resolution, setup, lambda d: summarise(d, setup), company()):
                     found.append(outcome)
                     self._heard(first, len(found))
                     if len(found) == self._size:
