@@ -1,10 +1,10 @@
 """Stars fitted per second, by one process and by one per core, and the share of the time that the emulator takes.
 
-``python benchmarks/fitting.py MODEL [N [WORKERS …]]`` makes N stars with the model itself (S/N 100, R 40,000 or half its
-sampling, five pixels per FWHM, which makes 2,000 over the 50 Å of mgb_reference; velocities within ±200 km/s, v sin i
-0–30 km/s) and fits all labels, velocity, v sin i and a continuum of degree 4 to each, without a guess: once, which
-compiles, and once for the clock. With several workers four batches of them for each are fitted in one more run; the
-clock runs from the end of the first batches on, when nothing is left to compile. On a GPU the processes share it.
+``python benchmarks/fitting.py MODEL [N [WORKERS …]]`` makes N stars with the model itself (S/N 100, R 40,000 or half
+its sampling, five pixels per FWHM, which makes 2,000 over the 50 Å of mgb_reference; velocities within ±200 km/s,
+v sin i 0–30 km/s) and fits all labels, velocity, v sin i and a continuum of degree 4 to each, without a guess: once,
+which compiles, and once for the clock. With several workers four batches of them for each are fitted in one more run;
+the clock runs from the end of the first batches on, when nothing is left to compile. On a GPU the processes share it.
 ``MODEL`` may be ``transformer_128``: TransformerPayne of width 128 and depth 8 with random weights, which says nothing
 of its accuracy and all of its speed.
 """

@@ -20,7 +20,7 @@ from starpayne.errors import RecipeError
 from starpayne.fitting import lockstep
 
 DOMAIN = SpectralDomain(5000.0, 5010.0, "air", 50_000.0)
-TILES = Tiling(rows=32, chunk=32, warps=4, stages=2)
+TILES = Tiling(rows=32, scores=32, chunk=32, warps=4, stages=2)
 
 
 def network(width: int = 32, head_width: int = 16, **changes: object) -> TransformerPayne:

@@ -35,11 +35,12 @@ class Tiling:
 
     Args:
         rows: wavelengths of one program.
-        chunk: units of the feed-forward layer that are there at a time.
+        scores: of the attention, and ``chunk`` units of a feed-forward layer, that are there of a row at a time.
         warps, stages: of Triton: groups of 32 threads, and loads on their way at a time.
     """
 
     rows: int
+    scores: int
     chunk: int
     warps: int
     stages: int
@@ -47,7 +48,7 @@ class Tiling:
 
 def tiling(width: int) -> Tiling:
     """Return the tiling that was fastest on an H100 (``benchmarks/gpu.py``)."""
-    return Tiling(128, 64, 8, 3) if width <= 128 else Tiling(64, 64, 8, 3)
+    return Tiling(64, 32, 64, 4, 3) if width <= 128 else Tiling(64, 64, 64, 8, 3)
 
 
 def fusible(block: Block, n_tokens: int) -> bool:
@@ -82,7 +83,7 @@ def fused_outputs(
         interpret: run the kernel's operations one by one, on any device: for tests.
     """
     depth, d, heads, _ = block.query.shape
-    _, stars, scores, _ = attention.to_scores.shape
+    _, stars, n_scores, _ = attention.to_scores.shape
     tiles = tiles or tiling(d)
     assert plt is not None
     n, channels = len(encoding), head[1].shape[1]
@@ -91,15 +92,15 @@ def fused_outputs(
     last = jnp.pad(head[1], ((0, 0), (0, max(0, SMALLEST - channels))))
     small = partial(jnp.asarray, dtype=jnp.bfloat16)
     kernel = partial(
-        _kernel, depth=depth, heads=heads, chunk=min(tiles.chunk, block.up.shape[2]), activation=activation,
-        exact=interpret,
+        _kernel, depth=depth, heads=heads, scores=tiles.scores, chunk=min(tiles.chunk, d, block.up.shape[2]),
+        activation=activation, exact=interpret,
     )  # fmt: skip
 
     def whole(array: Array) -> pl.BlockSpec:
         return pl.BlockSpec(array.shape, lambda star, tile: (0,) * array.ndim)
 
     weights = [small(block.up), small(block.down), small(head[0]), small(last)]
-    per_star = pl.BlockSpec((depth, 1, scores, d), lambda star, tile: (0, star, 0, 0))
+    per_star = pl.BlockSpec((depth, 1, n_scores, d), lambda star, tile: (0, star, 0, 0))
     outputs = pl.pallas_call(
         kernel,
         grid=(stars, n_tiles),
@@ -117,7 +118,7 @@ def fused_outputs(
 
 def _kernel(
     encoding: Any, to_scores: Any, from_scores: Any, up: Any, down: Any, first: Any, last: Any, out: Any,
-    *, depth: int, heads: int, chunk: int, activation: str, exact: bool,
+    *, depth: int, heads: int, scores: int, chunk: int, activation: str, exact: bool,
 ) -> None:  # fmt: skip
     """Pass one tile of one star's wavelengths through the network; the arguments are references to memory."""
     branch = float((depth / REFERENCE_DEPTH) ** -0.5)
@@ -126,22 +127,38 @@ def _kernel(
     def product(x: Array, y: Array, transposed: bool = False) -> Array:
         return jnp.dot(x.astype(jnp.bfloat16), y.T if transposed else y, preferred_element_type=jnp.float32)
 
+    # Whole heads at a time, so that neither their scores nor their matrices crowd out the stream.
+    tokens = to_scores.shape[2] // heads
+    together = max(1, min(heads, scores // tokens))
+
     def layer(i: Array, x: Array) -> Array:
-        scores = product(rms_norm(x), to_scores[i, 0], transposed=True)
-        by_head = scores.reshape(len(x), heads, -1)
-        grown = jnp.exp(by_head - jnp.max(by_head, axis=-1, keepdims=True))
-        weights = grown / jnp.sum(grown, axis=-1, keepdims=True)
-        x = x + branch * product(weights.reshape(scores.shape), from_scores[i, 0])
         normal = rms_norm(x).astype(jnp.bfloat16)
 
-        def part(k: Array, total: Array) -> Array:
+        def attend(k: Array, x: Array) -> Array:
+            units = pl.ds(k * together * tokens, together * tokens)
+            raw = product(normal, to_scores[i, 0, units, :], transposed=True)
+            by_head = raw.reshape(len(x), together, tokens)
+            grown = jnp.exp(by_head - jnp.max(by_head, axis=-1, keepdims=True))
+            weights = grown * (branch / jnp.sum(grown, axis=-1, keepdims=True))
+            return x + product(weights.reshape(raw.shape), from_scores[i, 0, units, :])
+
+        x = jax.lax.fori_loop(0, heads // together, attend, x)
+        normal = rms_norm(x).astype(jnp.bfloat16)
+
+        def feed(k: Array, x: Array) -> Array:
             units = pl.ds(k * chunk, chunk)
-            return total + product(act(product(normal, up[i, :, units])), down[i, units, :])
+            return x + product(branch * act(product(normal, up[i, :, units])), down[i, units, :])
 
-        return x + branch * jax.lax.fori_loop(0, up.shape[2] // chunk, part, jnp.zeros_like(x))
+        # The stream itself takes up the sums: a second array of its size would not fit into the registers.
+        return jax.lax.fori_loop(0, up.shape[2] // chunk, feed, x)
 
-    stream = jax.lax.fori_loop(0, depth, layer, encoding[...])
-    out[0] = product(act(product(rms_norm(stream), first[...])), last[...])
+    normal = rms_norm(jax.lax.fori_loop(0, depth, layer, encoding[...])).astype(jnp.bfloat16)
+
+    def read(k: Array, total: Array) -> Array:
+        units = pl.ds(k * chunk, chunk)
+        return total + product(act(product(normal, first[:, units])), last[units, :])
+
+    out[0] = jax.lax.fori_loop(0, first.shape[1] // chunk, read, jnp.zeros(out.shape[1:], jnp.float32))
 
 
 def _gelu(x: Array) -> Array:
