@@ -131,18 +131,29 @@ def test_where_there_can_be_but_one_process(star_model: Model, monkeypatch: pyte
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with pytest.raises(MissingExtraError, match=r'pip install "starpayne\[survey\]", or give one worker'):
         list(fit_many([], star_model, RESOLUTION, workers=2))
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    with pytest.raises(SpectrumError, match="JAX computes on gpu here: give workers = 1"):
-        fit_many([], star_model, RESOLUTION, workers=2)
 
 
 def test_processes_are_chosen_by_stars_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "cores", lambda: 8)
     assert [cluster.suitable_workers(n) for n in (1, 99, 100, 170, 10_000)] == [1, 1, 2, 3, 8]
     assert not cluster.dask_is_missing(10_000)
+    with monkeypatch.context() as gpu:
+        gpu.setattr(jax, "default_backend", lambda: "gpu")
+        assert cluster.suitable_workers(10_000) == 1
     monkeypatch.setattr(cluster, "find_spec", lambda name: None if name == "distributed" else find_spec(name))
     assert cluster.suitable_workers(10_000) == 1
     assert cluster.dask_is_missing(10_000)
+
+
+def test_processes_share_the_memory_that_is_left_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cluster.device_settings(4) == {"JAX_PLATFORMS": "cpu"}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+    settings = cluster.device_settings(4)
+    assert settings["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert 4 * float(settings["XLA_PYTHON_CLIENT_MEM_FRACTION"]) == pytest.approx(0.15)  # JAX takes 0.75 for the first
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    assert 4 * float(cluster.device_settings(4)["XLA_PYTHON_CLIENT_MEM_FRACTION"]) == pytest.approx(0.75)
 
 
 def test_batches_are_as_large_as_calls_are_wide(star_model: Model) -> None:

@@ -302,6 +302,15 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         yield client
 
 
+def device_settings(workers: int) -> dict[str, str]:
+    """Return the environment that lets so many processes of this machine share what JAX computes on."""
+    if jax.default_backend() == "cpu":
+        return {"JAX_PLATFORMS": "cpu"}
+    # Memory of the GPU that this process has not taken for itself, in equal parts, and taken as it is needed.
+    free = 0.75 if os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "").lower() in ("false", "0") else 0.15
+    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{free / workers:.4f}"}
+
+
 @contextlib.contextmanager
 def _local_cluster(workers: int) -> Iterator[Any]:
     """Yield processes of this machine, each with its share of the cores; Dask's nannies replace those that are lost.
@@ -315,14 +324,6 @@ def _local_cluster(workers: int) -> Iterator[Any]:
 
     share = max(1, cores() // workers)
     flags = os.environ.get("XLA_FLAGS", "") + (" --xla_cpu_multi_thread_eigen=false" if share == 1 else "")
-    if jax.default_backend() == "cpu":
-        device = {"JAX_PLATFORMS": "cpu"}
-    else:
-        # Memory of the GPU that this process has not taken for itself, in equal parts, and taken as it is needed.
-        free = 0.15 if os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "true") != "false" else 0.75
-        device = {
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{free / workers:.4f}",
-        }  # fmt: skip
     threads = dict.fromkeys(
         ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(share)
     )  # fmt: skip
@@ -333,7 +334,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
                 "worker_kwargs": {
                     "nthreads": 1, "host": "127.0.0.1", "memory_limit": 0, "dashboard": False,
                     "silence_logs": logging.CRITICAL, "local_directory": folder,
-                    "env": {**threads, **device, "XLA_FLAGS": flags.strip()},
+                    "env": {**threads, **device_settings(workers), "XLA_FLAGS": flags.strip()},
                     "config": {"distributed.worker.profile.enabled": False},
                 },
             },

@@ -180,8 +180,8 @@ def _pixel_average(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np
     table = _antiderivatives()
     for k in range(cells):
         left, right = (np.clip(edge - cell - k, 0.0, 1.0) for edge in (lower, upper))
-        part = np.polynomial.polynomial.polyval(right, table) - np.polynomial.polynomial.polyval(left, table)
-        weights[:, k : k + ORDER] += part.T
+        powers = np.vander(right, len(table), increasing=True) - np.vander(left, len(table), increasing=True)
+        weights[:, k : k + ORDER] += powers @ table
     return cell - (ORDER // 2 - 1), weights / weights.sum(axis=1, keepdims=True)
 
 

@@ -201,7 +201,10 @@ class Searcher:
 
     def _velocities(self, query: Query, data: Binned, lags: np.ndarray, size: int) -> np.ndarray:
         """Return the lags at which any of a few templates fits best."""
-        total = fast_length(-(-(len(data.weight) + size + 2) // BINS) * BINS)
+        # Bin i of the data lies over point i + origin − lag of the model: at no lag may it come round to the other end.
+        offsets = data.origin - lags
+        longest = max(size - int(offsets.min()), len(data.weight) + int(offsets.max())) + 2
+        total = fast_length(-(-longest // BINS) * BINS)
         models = self._models(query, data)
 
         def transforms() -> tuple[np.ndarray, np.ndarray]:
@@ -214,8 +217,7 @@ class Searcher:
         model, model_square = self._once(key, transforms)
         degree = min(VELOCITY_DEGREE, query.degree)
         moments = chebyshev(np.linspace(-1, 1, len(data.weight)), 2 * degree).T
-        # Bin i of the data lies over point i + origin − lag of the model.
-        at = (data.origin - lags) % total
+        at = offsets % total
 
         def correlate(values: np.ndarray, transformed: np.ndarray) -> np.ndarray:
             """Return (len(values), models, lags)."""

@@ -135,7 +135,8 @@ class Setup:
 
 @partial(jax.jit, static_argnums=0)
 def _by_cube(table: LabelSpace, cube: Float[Array, " n_free"]) -> Float[Array, "n_free n_free"]:
-    # Of the module, not of a set-up: whoever calls `fit` star by star would compile it for each.
+    # Of the module, not of a set-up: whoever calls `fit` star by star would compile it for each. And by JAX in float32,
+    # as the solver has it: where two ends of an interval meet, both must take the same side.
     return jax.jacfwd(table.from_cube)(cube)
 
 

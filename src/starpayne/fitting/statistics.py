@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import lsq_linear
 
 from starpayne.emulators import flags_for
@@ -137,15 +137,24 @@ def to_gain(residual: np.ndarray, jacobian: np.ndarray, theta: np.ndarray) -> fl
     """Return by how much the best step inside the unit cube should lower χ²."""
     if not len(theta):
         return 0.0
-    try:
-        r = np.linalg.cholesky(jacobian.T @ jacobian).T
-        target = -solve_triangular(r, jacobian.T @ residual, trans=1, check_finite=False)
-    except np.linalg.LinAlgError:  # the data say nothing at all of some direction
-        q, r = np.linalg.qr(jacobian)
-        target = -q.T @ residual
     inside = np.clip(theta, 0.0, 1.0)
-    step = lsq_linear(r, target, (-inside - 1e-9, 1 - inside + 1e-9), method="bvls").x
-    return float(target @ target - np.sum((r @ step - target) ** 2))
+    low, high = -inside - 1e-9, 1 - inside + 1e-9
+    gradient, hessian = jacobian.T @ residual, jacobian.T @ jacobian
+    # Most often the parameters on a bound stay there, and the step of the others stays inside.
+    held = ((inside < 1e-6) & (gradient > 0)) | ((inside > 1 - 1e-6) & (gradient < 0))
+    free = np.flatnonzero(~held)
+    step = np.zeros(len(theta))
+    try:
+        if len(free):
+            step[free] = -cho_solve(cho_factor(hessian[np.ix_(free, free)]), gradient[free])
+    except np.linalg.LinAlgError:  # the data say nothing at all of some direction
+        step[:] = np.inf
+    slope = gradient + hessian @ np.where(np.isfinite(step), step, 0.0)
+    stays = np.all((step >= low) & (step <= high)) and np.all(np.where(inside < 0.5, slope, -slope)[held] >= 0)
+    if not stays:
+        q, r = np.linalg.qr(jacobian)
+        step = lsq_linear(r, -q.T @ residual, (low, high), method="bvls").x
+    return float(-2 * gradient @ step - step @ hessian @ step)
 
 
 def inverse_in_cube(hessian: np.ndarray) -> np.ndarray:
@@ -264,7 +273,8 @@ def _curves(descent: Descent, good: bool) -> tuple[np.ndarray, np.ndarray]:
     normalised = np.asarray(descent.solution.model, np.float64)[:n]
     weight = np.asarray(problem.inverse_error, np.float64)[:n]
     basis = np.asarray(problem.basis, np.float64)[:n]
-    coefficients = np.linalg.lstsq(basis * (normalised * weight)[:, None], star.flux * weight, rcond=None)[0]
+    q, r = np.linalg.qr(basis * (normalised * weight)[:, None])
+    coefficients = np.linalg.lstsq(r, q.T @ (star.flux * weight), rcond=None)[0]
     reached = problem.pixels.reached()[:n]
     continuum = np.where(reached, basis @ coefficients, np.nan) * star.scale
     return continuum * normalised, continuum

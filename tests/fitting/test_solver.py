@@ -1,0 +1,112 @@
+"""What a step of the solver knows: the projected residual, its derivative, and both where only the model is new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from known_star import RESOLUTION
+
+from starpayne.bundle import Model
+from starpayne.fitting import FitOptions
+from starpayne.fitting.lockstep import EACH, Lane, solve_together
+from starpayne.fitting.noise import Noise
+from starpayne.fitting.observation import observation
+from starpayne.fitting.plan import Plan, share_pixels
+from starpayne.fitting.problem import Scene
+from starpayne.fitting.projection import project
+from starpayne.fitting.search import Start
+from starpayne.fitting.setup import Setup
+from starpayne.fitting.solver import (
+    Problem,
+    Solution,
+    initial_state,
+    model_and_jacobian,
+    normalised_model,
+    orthonormal,
+    secant_trial,
+    trial,
+)
+from starpayne.spectra import ObservedSpectrum
+
+Observe = Callable[..., ObservedSpectrum]
+
+
+@pytest.fixture(scope="module")
+def setup(with_residuals: Model) -> Setup:
+    """With the emulator's error, and a prior: all that a residual may be made of."""
+    return Setup(with_residuals, FitOptions(prior={"teff": (5200.0, 300.0)}))
+
+
+@pytest.fixture
+def lane(setup: Setup, observe: Observe) -> Lane:
+    star = observation(observe(rv=3.0), RESOLUTION, setup)
+    cube = np.full(len(setup.parameters.labels), 0.4)
+    (plan,) = share_pixels([Plan.of(Start(cube, 2.0, 10.0, 0.0), star, setup.options)], star, setup)
+    scene, theta = Scene.of(star, plan, setup), plan.theta(setup.parameters)
+    problem: Problem = scene.problem(scene.seen_from(theta, setup), Noise())
+    return Lane(problem, theta, 0.01, 60)
+
+
+def bound_of(setup: Setup, observe: Observe):
+    return observation(observe(rv=3.0), RESOLUTION, setup).bound
+
+
+def test_rows_become_orthonormal() -> None:
+    rows = np.random.default_rng(0).normal(size=(5, 400)) * np.array([[1.0], [10.0], [0.1], [3.0], [1.0]])
+    rows[3] += 30 * rows[0]
+    q, lower = orthonormal(jnp.asarray(rows, jnp.float32))
+    assert np.allclose(q @ q.T, np.eye(5), atol=1e-5)
+    assert np.allclose(lower @ q, rows, atol=1e-4)
+    assert np.allclose(np.triu(lower, 1), 0)
+
+
+def test_the_projection_is_that_in_double_precision(setup: Setup, lane: Lane, observe: Observe) -> None:
+    model, derivative = model_and_jacobian(bound_of(setup, observe), setup.parameters, lane.problem, lane.theta)
+    found = trial(setup.parameters, lane.problem, jnp.asarray(lane.theta), model, derivative)
+    residual, jacobian = project(lane.problem, Solution(lane.theta, 0.0, 0, model, derivative))
+    n = len(residual)
+    assert np.allclose(found.residual[:n], residual, atol=1e-3 * np.std(residual))
+    assert np.allclose(found.jacobian[:, :n], jacobian.T, atol=1e-4 * np.abs(jacobian).max())
+    assert np.allclose(found.hessian, found.jacobian @ found.jacobian.T, rtol=1e-5)
+
+
+def test_where_only_the_model_is_new_derivatives_follow_the_secant(setup: Setup, lane: Lane, observe: Observe) -> None:
+    bound, parameters, problem = bound_of(setup, observe), setup.parameters, lane.problem
+    theta = jnp.asarray(lane.theta)
+    before = initial_state(
+        theta, trial(parameters, problem, theta, *model_and_jacobian(bound, parameters, problem, theta))
+    )
+    step = jnp.asarray(0.05 * np.random.default_rng(1).normal(size=len(theta)), jnp.float32)
+    model = normalised_model(bound, parameters, problem, theta + step)
+    after = secant_trial(parameters, problem, before, theta + step, step, model)
+    exact = trial(parameters, problem, theta + step, *model_and_jacobian(bound, parameters, problem, theta + step))
+    scale = float(jnp.std(exact.residual))
+    assert np.allclose(after.residual, exact.residual, atol=1e-3 * scale)
+    assert np.allclose(step @ after.jacobian, after.residual - before.residual, atol=1e-3 * scale)
+    assert np.allclose(step @ after.derivative, model - before.model, atol=1e-5)
+    assert np.allclose(after.hessian, after.jacobian @ after.jacobian.T, rtol=1e-3, atol=1e-4 * after.hessian.max())
+    # A step too short to tell anything by float32 leaves the derivatives alone.
+    tiny = secant_trial(parameters, problem, before, theta, step * 1e-4, model)
+    assert np.array_equal(tiny.jacobian, before.jacobian)
+
+
+def test_on_a_gpu_a_descent_ends_where_it_does_on_a_cpu(
+    setup: Setup, lane: Lane, observe: Observe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound, parameters = bound_of(setup, observe), setup.parameters
+    solve_together(bound, parameters, [lane])
+    whole = [
+        Lane(lane.problem, start, 0.01, 60) for start in np.clip(lane.theta + np.array([[0.0], [0.05], [-0.05]]), 0, 1)
+    ]
+    short = Lane(lane.problem, np.clip(lane.theta + 0.2, 0, 1), 0.01, 1)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    solve_together(bound, parameters, [*whole, short], EACH)
+    assert all(other.done for other in whole)
+    assert np.allclose([other.chi2 for other in whole], lane.chi2, atol=0.1)
+    assert max(other.iterations for other in whole) < 30
+    assert short.iterations == 1
+    assert short.chi2 > lane.chi2
