@@ -55,7 +55,7 @@ class Observed:
 @pytest.fixture(autouse=True)
 def parts_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survey, "batch_size", lambda setup: 4)
-    monkeypatch.setattr(survey, "AT_ONCE", 3)
+    monkeypatch.setattr(survey, "company", lambda: 3)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".fits"])

@@ -17,7 +17,7 @@ import pytest
 from starpayne.errors import BundleError
 from starpayne.importers import ImportOptions, import_any
 
-TRIES = int(os.environ.get("STARPAYNE_FUZZ", "40"))
+TRIES = int(os.environ.get("STARPAYNE_FUZZ", "25"))
 
 
 def test_a_damaged_file_of_another_code_is_refused_or_imported(tmp_path: Path) -> None:

@@ -12,7 +12,15 @@ from starpayne.emulators import BoundEmulator
 from starpayne.fitting.pixels import AnyArray
 from starpayne.fitting.problem import Descent
 from starpayne.fitting.setup import Setup
-from starpayne.fitting.solver import Parameters, Problem, normalised_model, prior_residual, whitened, widths
+from starpayne.fitting.solver import (
+    Parameters,
+    Problem,
+    normalised_model,
+    orthonormal,
+    prior_residual,
+    whitened,
+    widths,
+)
 from starpayne.fitting.statistics import covariance_factor, prior_rows
 
 SOFTENING = 1e-6
@@ -80,8 +88,8 @@ def residual_and_volume(problem: Problem, model: Float[AnyArray, " n"]) -> tuple
     """
     w = problem.inverse_error
     data = whitened(problem, problem.flux * w)
-    q, r = jnp.linalg.qr(whitened(problem, problem.basis.T * (model * w)).T)
-    return data - q @ (q.T @ data), jnp.sum(jnp.log(jnp.abs(jnp.diagonal(r))))
+    q, lower = orthonormal(whitened(problem, problem.basis.T * (model * w)))
+    return data - (q @ data) @ q, jnp.sum(jnp.log(jnp.diagonal(lower)))
 
 
 @eqx.filter_jit
