@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from starpayne.bundle import Model
 from starpayne.errors import SpectrumError, StarpayneError
@@ -128,16 +130,18 @@ def follow(
 
     def go_on(star: _Star) -> None:
         """Let a star do its own part, up to its next descents or its end."""
-        try:
-            star.waiting = star.course.send(None)
-            under_way.append(star)
-        except StopIteration as end:
-            finished[star.index] = finish(end.value)
-        except StarpayneError as error:
-            finished[star.index] = error
-        except np.linalg.LinAlgError as error:
-            # One star that breaks the algebra must not cost the others.
-            finished[star.index] = SpectrumError(f"{star.name}: the fit broke down numerically ({error})")
+        # Its matrices are small: threads would wait for each other for longer than they compute.
+        with _libraries().limit(limits=1, user_api="blas"):
+            try:
+                star.waiting = star.course.send(None)
+                under_way.append(star)
+            except StopIteration as end:
+                finished[star.index] = finish(end.value)
+            except StarpayneError as error:
+                finished[star.index] = error
+            except np.linalg.LinAlgError as error:
+                # One star that breaks the algebra must not cost the others.
+                finished[star.index] = SpectrumError(f"{star.name}: the fit broke down numerically ({error})")
 
     while True:
         # One star that takes long must not pile up the results of those behind it.
@@ -167,6 +171,12 @@ def follow(
         under_way[:] = [star for star in under_way if star not in ready]
         for star in ready:
             go_on(star)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    # To find them takes milliseconds, to tell them how many threads to use microseconds.
+    return ThreadpoolController()
 
 
 def _proceed(under_way: list[_Star], setup: Setup) -> None:
