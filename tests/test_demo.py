@@ -14,7 +14,8 @@ from starpayne import demo
 from starpayne.grid import Grid
 from starpayne.training import Recipe
 
-pytestmark = [pytest.mark.synthesis, pytest.mark.slow]
+# Farm and training are each tested for Ctrl-C, and CI runs the quick demo.
+pytestmark = [pytest.mark.synthesis, pytest.mark.thorough]
 
 
 class Stages:

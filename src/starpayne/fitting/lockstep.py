@@ -284,12 +284,12 @@ def to_the_end(
 ) -> None:  # fmt: skip
     """Follow lanes to their ends in one call, with an exact derivative at every step.
 
-    A GPU computes derivatives in no time, but each of its calls, and what has to be moved there and back, is dear: it
-    pays to wait for the last lane.
+    For a GPU, to which derivatives are cheap, but each call is dear, and what has to be moved there and back: it pays
+    to wait for the last lane.
 
     Args:
-        problem, theta: of the lanes taken, and of as many more as the call holds.
-        taken: lanes that set out, none of which has parameters to spare: there is at least one.
+        problem, theta: stacked, of the lanes taken, and of copies of the last one up to what the call holds.
+        taken: the lanes.
     """
     limits = [lane.max_iterations - lane.iterations for lane in taken]
     limits += [1] * (len(theta) - len(taken))
