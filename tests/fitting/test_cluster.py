@@ -158,3 +158,22 @@ def test_processes_share_the_memory_that_is_left_of_a_gpu(monkeypatch: pytest.Mo
 
 def test_batches_are_as_large_as_calls_are_wide(star_model: Model) -> None:
     assert many.batch_size(Setup(star_model, FEW)) == 12 * 32
+
+
+def test_of_few_stars_each_process_has_some(
+    star_model: Model, observe: Observe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def as_they_come(batches, *settings: object) -> Iterator:
+        for index, batch in batches:
+            sizes.append(len(batch))
+            yield index, batch
+
+    monkeypatch.setattr(cluster, "fit_batches", as_they_come)
+    stars = [observe()] * 13
+    assert list(fit_many(stars, star_model, RESOLUTION, FEW, workers=2)) == stars
+    assert sizes == [4, 4, 4, 1]
+    sizes.clear()
+    assert list(fit_many(iter(stars), star_model, RESOLUTION, FEW, workers=2)) == stars  # as many as may come
+    assert sizes == [13]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -81,7 +81,11 @@ def fit_many(
     cluster.check_workers(workers)
     if workers == 1 and scheduler is None:
         return follow(spectra, resolution, setup, lambda descent: summarise(descent, setup), at_once)
-    batches = enumerate(_in_batches(spectra, batch_size(setup)))
+    size = batch_size(setup)
+    if scheduler is None and isinstance(spectra, Sized):
+        # Of few stars, each process has some.
+        size = max(1, min(size, -(-len(spectra) // (2 * workers))))
+    batches = enumerate(_in_batches(spectra, size))
     return _in_order(cluster.fit_batches(batches, resolution, setup, at_once, workers, scheduler))
 
 
