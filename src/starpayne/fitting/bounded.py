@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 MAX_ROUNDS = 8
-"""Of a hundred steps of real descents, 99 promise 99 % or more of what they would after twenty rounds; all lanes of a
+"""Of a hundred steps of real descents, 99 promise 98 % or more of what they would after twenty rounds; all lanes of a
 batch wait for the last."""
 
 ENOUGH = 1e-3
