@@ -36,14 +36,15 @@ def batches_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pids(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
-    """The processes of the workers, as each cluster has them when its first batch is finished."""
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The process of the worker that is killed as soon as a first batch is finished, before others can be lost."""
     seen, run = [], cluster._run
 
     def watched(batches, crew, resolution, setup) -> Iterator:
-        for i, found in enumerate(run(batches, crew, resolution, setup)):
-            if not i:
-                seen.append(crew._client.run(os.getpid))
+        for found in run(batches, crew, resolution, setup):
+            if not seen:
+                seen.append(next(iter(crew._client.run(os.getpid).values())))
+                os.kill(seen[0], signal.SIGKILL)
             yield found
 
     monkeypatch.setattr(cluster, "_run", watched)
@@ -53,7 +54,7 @@ def pids(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
 @pytest.mark.usefixtures("batches_of_three")
 @pytest.mark.slow
 def test_two_processes_give_what_one_does_though_one_is_killed_and_a_star_kills_others(
-    with_residuals: Model, observe: Observe, pids: list[dict[str, int]]
+    with_residuals: Model, observe: Observe, killed: list[int]
 ) -> None:
     def missing() -> ObservedSpectrum:
         raise SpectrumError("no such file")
@@ -65,10 +66,8 @@ def test_two_processes_give_what_one_does_though_one_is_killed_and_a_star_kills_
     deadly = Deadly(bad.wavelength, bad.flux, bad.error, medium="air", name="bad")
     # In the last batch, whose other stars are to be fitted all the same.
     with_it = [*sources, deadly]
-    running = fit_many(with_it, with_residuals, RESOLUTION, FEW, at_once=2, workers=2)
-    two = [next(running)]
-    os.kill(next(iter(pids[0].values())), signal.SIGKILL)
-    two += list(running)
+    two = list(fit_many(with_it, with_residuals, RESOLUTION, FEW, at_once=2, workers=2))
+    assert len(killed) == 1
     assert str(two.pop()) == "bad: each worker that fitted it was lost (killed, or out of memory?)"
     assert len(two) == 14
     assert str(two[3]) == "no such file"

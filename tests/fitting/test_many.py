@@ -82,6 +82,20 @@ def test_spectra_are_taken_as_others_are_finished(star_model: Model, observe: Ob
     assert len(list(results)) == 19
 
 
+@pytest.mark.parametrize("at_once", [0, 1])
+def test_one_star_at_a_time_is_the_least(star_model: Model, observe: Observe, at_once: int) -> None:
+    outcomes = list(fit_many([observe(name="a"), observe(name="b")], star_model, RESOLUTION, at_once=at_once))
+    assert [outcome.name for outcome in outcomes if isinstance(outcome, FitResult)] == ["a", "b"]
+
+
+def test_a_bending_continuum_of_which_half_is_masked_is_fitted(star_model: Model, observe: Observe) -> None:
+    options = FitOptions(continuum_degree=12, mask=((5032.0, 5070.0),))
+    (result,) = fit_many([observe()], star_model, RESOLUTION, options)
+    assert isinstance(result, FitResult)
+    assert "failed" not in result.flags
+    assert abs(result.labels["teff"] - TRUTH[0]) < 4 * result.errors["teff"]
+
+
 def test_options_that_suit_no_star_are_refused_at_once(star_model: Model) -> None:
     with pytest.raises(
         LabelError, match="bounds 4000 to 6000 of teff must lie within those of the model, 4500 to 7000"

@@ -10,11 +10,10 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import jax
 import numpy as np
 
 from starpayne.emulators import BoundEmulator
-from starpayne.fitting.lockstep import Lane
+from starpayne.fitting.lockstep import Lane, shapes
 from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import Observation, observation
 from starpayne.fitting.plan import Plan, share_pixels
@@ -22,7 +21,6 @@ from starpayne.fitting.problem import Descent, Glance, Scene, Sight
 from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.search import Query, Start
 from starpayne.fitting.setup import Setup
-from starpayne.fitting.solver import Problem
 from starpayne.fitting.statistics import converged, noise_for
 from starpayne.spectra import ObservedSpectrum
 
@@ -62,29 +60,7 @@ class Request:
         return "descent", id(self.bound), *shapes(self.lane.problem)
 
 
-@dataclass(frozen=True, eq=False)
-class Look:
-    """The emulator's error to be seen on a star's pixels."""
-
-    glance: Glance
-
-    @property
-    def done(self) -> bool:
-        return self.glance.done
-
-    @cached_property
-    def shape(self) -> object:
-        """As of :class:`Request`."""
-        return "look", id(self.glance.bound), *shapes(self.glance.problem)
-
-
-def shapes(problem: Problem) -> tuple[object, ...]:
-    """Return what two problems must have in common to be stacked."""
-    leaves, structure = jax.tree.flatten(problem)
-    return structure, tuple(np.shape(leaf) for leaf in leaves)
-
-
-Course = Generator[list["Request | Look"], None, Descent]
+Course = Generator[list[Request | Glance], None, Descent]
 
 
 def course(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup) -> Course:
@@ -175,11 +151,11 @@ def refine(descent: Descent, setup: Setup) -> Course:
     return descent
 
 
-def see(scene: Scene, theta: np.ndarray, setup: Setup) -> Generator[list[Request | Look], None, Sight]:
+def see(scene: Scene, theta: np.ndarray, setup: Setup) -> Generator[list[Request | Glance], None, Sight]:
     """Look at the emulator's error from where the star is."""
     glance = scene.glance(theta, setup)
     if not glance.done:
-        yield [Look(glance)]
+        yield [glance]
     return scene.sight(glance, setup)
 
 

@@ -123,6 +123,12 @@ def in_batches(size: int, rows: np.ndarray, compute: Callable[[np.ndarray], None
         compute(np.concatenate([batch, np.repeat(batch[-1:], size - len(batch))]))
 
 
+def shapes(problem: Problem) -> tuple[object, ...]:
+    """Return what problems must have in common to be stacked."""
+    leaves, structure = jax.tree.flatten(problem)
+    return structure, *map(np.shape, leaves)
+
+
 def stacked(problems: Sequence[Problem], own: frozenset[str]) -> Problem:
     """Return one problem whose fields named in ``own`` have a star axis in front; the others are those of the first."""
     paths, structure = jax.tree_util.tree_flatten_with_path(problems[0])

@@ -14,11 +14,11 @@ from threadpoolctl import ThreadpoolController
 from starpayne.bundle import Model
 from starpayne.errors import SpectrumError, StarpayneError
 from starpayne.fitting import cluster
-from starpayne.fitting.course import Course, Look, Request, course
+from starpayne.fitting.course import Course, Request, course
 from starpayne.fitting.lockstep import lanes, proceed, sizes
 from starpayne.fitting.observation import Source, taken
 from starpayne.fitting.options import FitOptions
-from starpayne.fitting.problem import Descent, look
+from starpayne.fitting.problem import Descent, Glance, look
 from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.setup import Setup
@@ -40,7 +40,7 @@ class _Star:
     index: int
     name: str
     course: Course
-    waiting: list[Request | Look]
+    waiting: list[Request | Glance]
 
 
 def fit_many(
@@ -63,7 +63,7 @@ def fit_many(
         model, resolution, options: as of :func:`fit`; a resolution per pixel must suit every spectrum.
         at_once: stars under way at a time, in each process; by default enough to fill the compiled calls.
         workers: processes to fit in, started by Dask on this machine. Each takes about 1 GB and compiles for itself:
-            worth it from some hundred stars on, on a CPU with several cores.
+            worth it from some hundred stars on, where there are several cores, with a GPU or without.
         scheduler: address of a running Dask scheduler whose workers to use instead, such as tcp://host:8786.
 
     Yields:
@@ -77,7 +77,8 @@ def fit_many(
     Example:
         ``for result in fit_many(map(ObservedSpectrum.read, paths), model, 40000): ...``
     """
-    setup, at_once = Setup(model, options or FitOptions()), at_once or company()
+    setup = Setup(model, options or FitOptions())
+    at_once = company() if at_once is None else max(1, at_once)
     cluster.check_workers(workers)
     if workers == 1 and scheduler is None:
         return follow(spectra, resolution, setup, lambda descent: summarise(descent, setup), at_once)
@@ -185,15 +186,14 @@ def _libraries() -> ThreadpoolController:
 
 def _proceed(under_way: list[_Star], setup: Setup) -> None:
     """Take one batch of requests a round further: of those that can share a call, the largest group."""
-    groups: dict[object, list[Request | Look]] = {}
+    groups: dict[object, list[Request | Glance]] = {}
     for star in under_way:
         for request in star.waiting:
             if not request.done:
                 groups.setdefault(request.shape, []).append(request)
     group = max(groups.values(), key=len)
-    lanes = [request.lane for request in group if isinstance(request, Request)]
-    glances = [request.glance for request in group if isinstance(request, Look)]
-    if isinstance(group[0], Request):
-        proceed(group[0].bound, setup.parameters, lanes)
-    else:
+    if glances := [request for request in group if isinstance(request, Glance)]:
         look(setup, glances)
+    else:
+        descents = [request for request in group if isinstance(request, Request)]
+        proceed(descents[0].bound, setup.parameters, [request.lane for request in descents])

@@ -16,7 +16,7 @@ from starpayne.emulators import BoundEmulator
 from starpayne.fitting.broadening import Broadening
 from starpayne.fitting.forward import log_velocity
 from starpayne.fitting.instrument import LogGrid
-from starpayne.fitting.lockstep import lanes, stacked
+from starpayne.fitting.lockstep import lanes, shapes, stacked
 from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import Observation
 from starpayne.fitting.pixels import AnyArray, Bands, PixelMatrix
@@ -57,7 +57,7 @@ class Scene:
             out[:n] = array
             return out
 
-        basis = options.continuum.basis(star.own_wavelength, plan.used)
+        basis = conditioned(options.continuum.basis(star.own_wavelength, plan.used), plan.used)
         problem = Problem(
             broadening=setup.broadening(star.grid, half_room(star), star.uniform or 0.0),
             pixels=widened(star.bands(plan.rv), size, star.grid.size).matrix(star.grid.size),
@@ -177,7 +177,7 @@ class Glance:
 
     Args:
         bound, grid: the emulator on its grid.
-        problem: of the star, with or without the noise.
+        problem: of the star, without the noise.
         labels, widths: the place: physical labels; shift, vsini², sigma².
         has_error: whether there is anything to be seen.
         seen: normalised model (n,), error modes (k, n) and what they leave (n,); None until it is computed.
@@ -194,6 +194,11 @@ class Glance:
     @property
     def done(self) -> bool:
         return self.seen is not None or not self.has_error
+
+    @cached_property
+    def shape(self) -> object:
+        """What must be the same for two of them to share a call of a compiled function."""
+        return "glance", id(self.bound), *shapes(self.problem)
 
 
 def look(setup: Setup, waiting: Sequence[Glance]) -> None:
@@ -232,6 +237,17 @@ def _observe(
         return 1 + seen[0], seen[1:], pixels(jnp.asarray(left))
 
     return jax.vmap(one)(pixels, labels, widths)
+
+
+def conditioned(basis: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Return columns that span the same curves, orthogonal on the pixels used.
+
+    Polynomials that are orthogonal on a whole range are nearly dependent on a part of it, more so than the float32 of
+    the solver can tell apart. What the pixels used do not tell apart in its digits is left out.
+    """
+    _, size, directions = np.linalg.svd(np.linalg.qr(basis[used], mode="r"))
+    kept = size > 1e-7 * size[0]
+    return basis @ (directions[kept].T * (np.sqrt(used.sum()) / size[kept]))
 
 
 def widened(bands: Bands, size: int, grid_size: int) -> Bands:

@@ -122,7 +122,7 @@ class Setup:
             curves = onto_grid(residuals.wavelength, curves, grid).astype(np.float32)
             return np.asarray(broadening.spectrum(jnp.asarray(curves[:-1]))), curves[-1]
 
-        return self._once(("error", grid, len(broadening.ramp)), make)
+        return self._once(("error", grid, np.asarray(broadening.ramp).tobytes()), make)
 
     @cached_property
     def cube_to_labels(self) -> Callable[[np.ndarray], np.ndarray]:

@@ -70,7 +70,7 @@ class Problem(eqx.Module):
     Args:
         broadening, pixels: the star's forward model, from line depths on the emulator's grid to its pixels.
         flux: (n,) of order one; inverse_error: (n,).
-        basis: (n, n_continuum) continuum polynomials.
+        basis: (n, n_continuum) continuum curves, far from dependent on the pixels in use.
         whitener: (k, n) Bᵀ such that x − B Bᵀ x is C^(−1/2) x, where C is the covariance of the pixels in units of
             their errors, that of the emulator's error included.
         low, high: (3,) bounds of shift (km/s), vsini² and sigma² (km²/s²); ``low`` is the value of a fixed one.
@@ -187,7 +187,8 @@ def orthonormal(rows: Float[AnyArray, "c n"]) -> tuple[Float[AnyArray, "c n"], F
     """Return orthonormal rows q, and the lower triangular matrix l, with rows = l q.
 
     By two Cholesky decompositions (Yamamoto et al. 2015, ETNA 44, 306), as good as a Householder QR for rows that are
-    not nearly dependent, and much faster for many small problems side by side.
+    not nearly dependent, as those of a problem are made. All in products, which a GPU does for many stars at once; a
+    CPU would not be slower with the other.
     """
     total = None
     for _ in range(2):
