@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import abc
+import itertools
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -18,6 +21,7 @@ from starpayne.emulators.domain import SpectralDomain
 from starpayne.emulators.flags import named_flags
 from starpayne.errors import LabelError, RecipeError
 from starpayne.labels import LabelSpace
+from starpayne.machine import cores
 from starpayne.wavelengths import check_wavelength, convert_medium
 
 CHANNELS = ("flux", "log10_continuum")
@@ -31,7 +35,10 @@ PRECISIONS = ("float32", "bfloat16")
 """Of a large network's matrix products, whose sums are float32 in either case; and of weights as they are stored."""
 
 PREDICT_MEMORY = 256 * 2**20
-"""Bytes of intermediate arrays that one compiled call of ``predict`` may use on a CPU."""
+"""Bytes of intermediate arrays that the compiled calls of ``predict`` may use on a CPU, all that are under way."""
+
+WORTHWHILE = 16 * 2**20
+"""Bytes of intermediate arrays of a call that is not worth sharing between cores."""
 
 PART_OF_GPU = 1 / 4
 """Of the memory of a GPU that JAX may use, what one compiled call may use there."""
@@ -43,7 +50,7 @@ if jax.config.jax_default_matmul_precision is None:  # pyright: ignore[reportAtt
 
 
 def room() -> int:
-    """Return the bytes of intermediate arrays that one compiled call may use on this machine."""
+    """Return the bytes of intermediate arrays that compiled calls may use together on this machine."""
     if jax.default_backend() == "cpu":
         return PREDICT_MEMORY
     return max(PREDICT_MEMORY, int(PART_OF_GPU * (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)))
@@ -290,15 +297,42 @@ def _batch(bound: BoundEmulator, labels: Float[Array, "n labels"]) -> Float[Arra
 
 
 def predict_in_chunks(emulator: Emulator, rows: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
-    """Return (n, channels, n_wavelength) float32; chunks over wavelengths and label vectors bound the memory."""
+    """Return (n, channels, n_wavelength) float32; chunks over wavelengths and label vectors bound the memory.
+
+    On a CPU one call for each core is under way: operations that share the cores between them wait for one another
+    after each (a TransformerPayne of 128×8 on two cores: 0.6 of a plain matrix product's speed, and 0.75 this way).
+    """
     outputs = np.empty((len(rows), len(emulator.channels), len(wavelength)), np.float32)
-    for start in range(0, len(wavelength), PIECE):
-        piece = slice(start, start + PIECE)
-        bound = emulator.bind(wavelength[piece])
-        size = int(np.clip(room() // (4 * bound.floats_per_spectrum), 1, max(1, len(rows))))
-        for first in range(0, len(rows), size):
-            part = rows[first : first + size]
-            # The last chunk is padded to the common size, so that it is compiled once.
-            padded = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            outputs[first : first + size, :, piece] = _batch(bound, jnp.asarray(padded, jnp.float32))[: len(part)]
+    if not outputs.size:
+        return outputs
+    calls = cores() if jax.default_backend() == "cpu" else 1
+    each = 4 * emulator.bind(wavelength[:PIECE]).floats_per_spectrum
+    most = max(-(-len(rows) // calls), WORTHWHILE // each)
+    size = int(np.clip(room() // (calls * each), 1, min(most, len(rows))))
+    places = list(itertools.product(range(0, len(wavelength), PIECE), range(0, len(rows), size)))
+    calls = min(calls, len(places))
+    bound: dict[int, BoundEmulator] = {}
+    one_at_a_time = Lock()
+
+    def fill(place: tuple[int, int]) -> None:
+        start, first = place
+        part = rows[first : first + size]
+        # The last chunk is padded to the common size, so that it is compiled once; nor do two threads compile the same.
+        padded = jnp.asarray(np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)]), jnp.float32)
+        with one_at_a_time:
+            if start not in bound:
+                bound.clear()
+                bound[start] = emulator.bind(wavelength[start : start + PIECE])
+                if calls > 1:
+                    _batch.lower(bound[start], padded).compile()
+            own = bound[start]
+        outputs[first : first + size, :, start : start + PIECE] = np.asarray(_batch(own, padded))[: len(part)]
+
+    if calls == 1:
+        for place in places:
+            fill(place)
+    else:
+        with ThreadPoolExecutor(calls, "starpayne-predict") as threads:
+            for _ in threads.map(fill, places):
+                pass
     return outputs

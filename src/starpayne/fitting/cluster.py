@@ -1,7 +1,8 @@
 """Fit many stars with Dask: batches of stars go to processes of this machine, or to the workers of a scheduler.
 
 XLA's functions for one star are too small to keep several cores busy, and threads that call them side by side have
-been seen to wait for one another for ever (JAX 0.10 on a CPU): so there is one process per core or so. Spectra are read
+been seen to wait for one another for ever (JAX 0.10 on a CPU, whose Fourier transforms wait in the threads that they
+need): so there is one process per core or so. Spectra are read
 here; arrays travel. What a worker is given does not follow who finishes first, so a run gives the same numbers whatever
 happens to its workers.
 """
@@ -32,6 +33,7 @@ from starpayne.fitting.observation import Source, taken, trimmed
 from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.setup import Setup
+from starpayne.machine import cores
 from starpayne.spectra import ObservedSpectrum
 
 MANY = 100
@@ -52,11 +54,6 @@ Batches = Iterable[tuple[int, Sequence[Source]]]
 
 Heard = Callable[[int, int], None]
 """Called with the number of a batch, and how many of its stars are finished."""
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def suitable_workers(stars: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from starpayne.emulators.base import PIECE, predict_in_chunks, room
 from starpayne.errors import GridError, OutputExistsError
 from starpayne.files import remove_output
 from starpayne.grid import MISSING
+from starpayne.machine import free_memory
 from starpayne.prediction.store import BITS, Predictions
 from starpayne.prediction.table import LabelTable
 from starpayne.wavelengths import check_wavelength, convert_medium
@@ -135,14 +135,6 @@ def rows_of_a_while(emulator: Emulator, wavelength: np.ndarray) -> int:
     """Return how many spectra take some seconds: a stop loses no more than a chunk, and progress moves with each."""
     floats = emulator.bind(wavelength[:PIECE]).floats_per_spectrum * -(-len(wavelength) // PIECE)
     return max(1, 16 * room() // (4 * floats))
-
-
-def free_memory() -> int:
-    """Return the bytes of memory that are free, where the system says so; else 1 GB."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 2**30
 
 
 def _same(path: Path, identity: Mapping[str, Any]) -> Predictions:
