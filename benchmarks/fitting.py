@@ -23,7 +23,7 @@ import numpy as np
 from yardstick import data_folder, record
 
 from starpayne import bundle
-from starpayne.fitting import FitOptions, FitResult, ForwardModel, cluster, fit_many, lockstep
+from starpayne.fitting import FitOptions, FitResult, ForwardModel, cluster, fit_many, lanes, lockstep
 from starpayne.fitting.many import batch_size, company
 from starpayne.fitting.setup import Setup
 from starpayne.spectra import ObservedSpectrum
@@ -128,13 +128,14 @@ def main() -> None:
     options = FitOptions(continuum_degree=4)
     spectra = stars(model, resolution, n)
     renewed = []
-    original = lockstep.derivatives
+    original = lockstep._pursue
 
-    def counted(bound, parameters, problem, theta, own):  # type: ignore[no-untyped-def]
-        renewed.append(len(theta))
-        return original(bound, parameters, problem, theta, own)
+    def counted(bound, parameters, problem, own, theta, known, *rest):  # type: ignore[no-untyped-def]
+        if known is None:
+            renewed.append(len(theta))
+        return original(bound, parameters, problem, own, theta, known, *rest)
 
-    lockstep.derivatives = counted
+    lockstep._pursue = counted
     seconds = []
     for _ in range(2):
         renewed.clear()
@@ -152,8 +153,8 @@ def main() -> None:
     templates = time.perf_counter() - searched
     evaluations = sum(result.iterations for result in results)
     parameters = len(model.emulator.space) + 2
-    lanes = lockstep.lanes(model.emulator.on(), parameters, max(lockstep.sizes()))
-    one, with_derivatives = seconds_of_emulator(model, lanes)
+    at_once = lanes.lanes(model.emulator.on(), parameters, max(lanes.sizes()))
+    one, with_derivatives = seconds_of_emulator(model, at_once)
     emulator = evaluations * one + sum(renewed) * with_derivatives + templates
     record(
         f"fitting_{model.emulator.architecture}" + ("" if jax.default_backend() == "cpu" else "_gpu"),
@@ -162,7 +163,7 @@ def main() -> None:
             "pixels": int(np.median([result.n_pixels for result in results])), "resolution": resolution,
             "stars_per_second": round(len(results) / total, 3), "seconds_per_star": round(total / len(results), 3),
             "stars_per_second_by_workers": in_processes,
-            "seconds_compiling": round(seconds[0] - total, 1), "lanes": lanes,
+            "seconds_compiling": round(seconds[0] - total, 1), "lanes": at_once,
             "iterations_per_star": round(evaluations / n, 1), "derivatives_per_star": round(sum(renewed) / n, 2),
             "share_of_time_in_emulator": round(emulator / total, 3),
             "share_of_time_in_templates": round(templates / total, 3),

@@ -272,6 +272,39 @@ def test_prediction_does_not_depend_on_its_chunks(model: Model, monkeypatch, sta
     np.testing.assert_allclose(model.emulator.predict(labels, wavelength).flux, whole, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("processors", [1, 2, 5])
+def test_prediction_does_not_depend_on_the_cores(model: Model, monkeypatch, processors: int) -> None:
+    labels = toy.labels(7, seed=9)
+    whole = model.emulator.predict(labels, OFF_PIXELS).flux
+    monkeypatch.setattr(base, "WORTHWHILE", 0)
+    monkeypatch.setattr(base, "cores", lambda: processors)
+    monkeypatch.setattr(base, "PIECE", len(OFF_PIXELS) // 2)
+    np.testing.assert_allclose(model.emulator.predict(labels, OFF_PIXELS).flux, whole, rtol=0, atol=1e-6)
+
+
+def test_calls_side_by_side_compile_once_and_their_errors_arrive(payne_model: Model, monkeypatch) -> None:
+    emulator, labels, traced = payne_model.emulator, toy.labels(12, seed=9), []
+    bound_class = type(emulator.on())
+    values = bound_class.values
+
+    def counted(self, rows):
+        traced.append(len(rows))
+        return values(self, rows)
+
+    monkeypatch.setattr(base, "WORTHWHILE", 0)
+    monkeypatch.setattr(base, "cores", lambda: 4)
+    monkeypatch.setattr(bound_class, "values", counted)
+    emulator.predict(labels)
+    assert traced == [3]
+
+    def broken(self, rows):
+        raise FloatingPointError("no")
+
+    monkeypatch.setattr(bound_class, "values", broken)
+    with pytest.raises(FloatingPointError, match="no"):
+        emulator.predict(toy.labels(16, seed=9))
+
+
 def test_long_wavelength_arrays_are_predicted_in_pieces(model: Model) -> None:
     long = np.linspace(5000.0, 5009.7, 8192 + 100)
     everywhere = model.emulator.predict(SUN, long).flux

@@ -17,7 +17,7 @@ from starpayne.emulators import SpectralDomain, TransformerPayne, base
 from starpayne.emulators.blocks import star_matrices
 from starpayne.emulators.fused import Tiling, fused_outputs, fusible
 from starpayne.errors import RecipeError
-from starpayne.fitting import lockstep
+from starpayne.fitting import lanes
 
 DOMAIN = SpectralDomain(5000.0, 5010.0, "air", 50_000.0)
 TILES = Tiling(rows=32, scores=32, chunk=32, warps=4, stages=2)
@@ -107,6 +107,6 @@ def test_a_call_may_take_a_quarter_of_the_memory_of_a_gpu(monkeypatch: pytest.Mo
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(memory_stats=lambda: {"bytes_limit": 2**36})])
     assert base.room() == 2**34
-    assert lockstep.lanes(network().on(), 5, 200) == max(lockstep.GPU_SIZES)
+    assert lanes.lanes(network().on(), 5, 200) == max(lanes.GPU_SIZES)
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(memory_stats=lambda: None)])
     assert base.room() == base.PREDICT_MEMORY

@@ -156,7 +156,7 @@ def test_processes_share_the_memory_that_is_left_of_a_gpu(monkeypatch: pytest.Mo
 
 
 def test_batches_are_as_large_as_calls_are_wide(star_model: Model) -> None:
-    assert many.batch_size(Setup(star_model, FEW)) == 12 * 32
+    assert many.batch_size(Setup(star_model, FEW)) == 24 * 16
 
 
 def test_of_few_stars_each_process_has_some(

@@ -15,7 +15,8 @@ from starpayne.bundle import Model
 from starpayne.emulators import BoundEmulator
 from starpayne.fitting import FitOptions
 from starpayne.fitting.continuum import chebyshev
-from starpayne.fitting.lockstep import EACH, Lane, solve_together
+from starpayne.fitting.lanes import EACH, Lane
+from starpayne.fitting.lockstep import solve_together
 from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import observation
 from starpayne.fitting.plan import Plan, share_pixels
@@ -77,10 +78,12 @@ def secant(
 def test_rows_become_orthonormal() -> None:
     rows = np.random.default_rng(0).normal(size=(5, 400)) * np.array([[1.0], [10.0], [0.1], [3.0], [1.0]])
     rows[3] += 30 * rows[0]
-    q, lower = orthonormal(jnp.asarray(rows, jnp.float32))
+    q, to_q = orthonormal(jnp.asarray(rows, jnp.float32))
     assert np.allclose(q @ q.T, np.eye(5), atol=1e-5)
-    assert np.allclose(lower @ q, rows, atol=1e-4)
-    assert np.allclose(np.triu(lower, 1), 0)
+    assert np.allclose(to_q @ rows, q, atol=1e-4)
+    assert np.allclose(np.triu(to_q, 1), 0)
+    # They span the same: what is along q is all there is.
+    assert np.allclose((rows @ np.asarray(q).T) @ q, rows, atol=1e-3)
 
 
 @pytest.mark.parametrize(("degree", "part"), [(4, 1.0), (10, 0.5), (20, 0.7), (20, 0.5)])

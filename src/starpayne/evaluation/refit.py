@@ -16,7 +16,8 @@ from starpayne.emulators.base import predict_in_chunks
 from starpayne.evaluation.observed import ObservedStars
 from starpayne.fitting import ForwardModel
 from starpayne.fitting.freedom import FreeLabels
-from starpayne.fitting.lockstep import Lane, derivatives, in_batches, lanes, solve_together
+from starpayne.fitting.lanes import Lane, in_batches, lanes
+from starpayne.fitting.lockstep import derivatives, solve_together
 from starpayne.fitting.projection import project, standard_errors
 from starpayne.fitting.solver import Parameters, Problem, Solution
 from starpayne.fitting.statistics import AT_BOUND, to_gain
@@ -194,7 +195,9 @@ class Fitter:
             residual, jacobian = project(lane.problem, lane.solution)
             if np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian)) and np.all(np.isfinite(cube[i])):
                 chi2[i] = residual @ residual / self._freedom
-                converged[i] = to_gain(residual, jacobian, cube[i]) < NEAR_ENOUGH * max(1.0, chi2[i])
+                converged[i] = to_gain(jacobian.T @ residual, jacobian.T @ jacobian, cube[i]) < NEAR_ENOUGH * max(
+                    1.0, chi2[i]
+                )
         at_bound = (cube < AT_BOUND) | (cube > 1 - AT_BOUND)
         model, derivative = (np.array([getattr(lane, n) for lane in lanes]) for n in ("model", "derivative"))
         return Fits(cube, self.parameters.labels.from_cube(cube), chi2, converged, at_bound, model, derivative)

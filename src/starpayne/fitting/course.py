@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from starpayne.emulators import BoundEmulator
-from starpayne.fitting.lockstep import Lane, shapes
+from starpayne.fitting.lanes import Lane, shapes
 from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import Observation, observation
 from starpayne.fitting.plan import Plan, share_pixels

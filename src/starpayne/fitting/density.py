@@ -88,8 +88,8 @@ def residual_and_volume(problem: Problem, model: Float[AnyArray, " n"]) -> tuple
     """
     w = problem.inverse_error
     data = whitened(problem, problem.flux * w)
-    q, lower = orthonormal(whitened(problem, problem.basis.T * (model * w)))
-    return data - (q @ data) @ q, jnp.sum(jnp.log(jnp.diagonal(lower)))
+    q, to_q = orthonormal(whitened(problem, problem.basis.T * (model * w)))
+    return data - (q @ data) @ q, -jnp.sum(jnp.log(jnp.diagonal(to_q)))
 
 
 @eqx.filter_jit

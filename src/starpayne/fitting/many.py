@@ -15,7 +15,8 @@ from starpayne.bundle import Model
 from starpayne.errors import SpectrumError, StarpayneError
 from starpayne.fitting import cluster
 from starpayne.fitting.course import Course, Request, course
-from starpayne.fitting.lockstep import lanes, proceed, sizes
+from starpayne.fitting.lanes import lanes, sizes
+from starpayne.fitting.lockstep import proceed
 from starpayne.fitting.observation import Source, taken
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.problem import Descent, Glance, look
@@ -27,7 +28,7 @@ from starpayne.fitting.statistics import summarise
 COMPANY = 3
 """Stars under way at a time, for each lane of a compiled call."""
 
-BATCH = 12
+BATCH = 24
 """Stars of a batch that goes to another process, for each lane of a compiled call."""
 
 T = TypeVar("T")

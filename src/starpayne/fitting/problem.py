@@ -16,7 +16,7 @@ from starpayne.emulators import BoundEmulator
 from starpayne.fitting.broadening import Broadening
 from starpayne.fitting.forward import log_velocity
 from starpayne.fitting.instrument import LogGrid
-from starpayne.fitting.lockstep import lanes, shapes, stacked
+from starpayne.fitting.lanes import lanes, shapes, stacked
 from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import Observation
 from starpayne.fitting.pixels import AnyArray, Bands, PixelMatrix
@@ -161,6 +161,12 @@ class Descent:
     def projected(self) -> tuple[np.ndarray, np.ndarray]:
         """Whitened residual (n,) and derivative (n, p) where it ended, in float64; several questions need them."""
         return project(self.problem, self.solution)
+
+    @cached_property
+    def normal(self) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient (p,) of half of χ² where it ended, and its second derivative (p, p) without that of the model."""
+        residual, jacobian = self.projected
+        return jacobian.T @ residual, jacobian.T @ jacobian
 
     def after(self, iterations: int) -> Descent:
         """Return it with so many iterations counted."""

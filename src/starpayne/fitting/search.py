@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
@@ -38,6 +39,9 @@ VELOCITY_DEGREE = 2
 
 SUMMITS = 3
 """Velocities that are looked at again, the best of the first stage."""
+
+SOME = 4
+"""Of so many templates one is compared at every summit; the others at the best one alone."""
 
 WORTH = 8
 """Templates for each start that are compared at the velocities around the best one."""
@@ -120,7 +124,12 @@ class Query:
     limb_darkening: float
     n_starts: int
 
-    @property
+    @cached_property
+    def fwhm(self) -> float:
+        """Of the line-spread function, km/s; one number for all pixels."""
+        return typical_fwhm(self.resolution)
+
+    @cached_property
     def rotations(self) -> tuple[float, ...]:
         """v sin i to try, km/s."""
         low, high = self.vsini
@@ -149,7 +158,7 @@ class Binned:
     def of(cls, query: Query, grid: LogGrid) -> Binned:
         """Sum the pixels; bins without any have no weight."""
         span = np.log(query.wavelength[-1] / query.wavelength[0]) * SPEED_OF_LIGHT
-        coarse = max(3.0, typical_fwhm(query.resolution) / 3, span / 8192)
+        coarse = max(3.0, query.fwhm / 3, span / 8192)
         stride = max(1, round(coarse / grid.velocity_step))
         step = stride * grid.step
         bins = np.rint((np.log(query.wavelength) - grid.start) / step).astype(np.int64)
@@ -186,8 +195,8 @@ class Searcher:
         return self._kept[key]
 
     def _models(self, query: Query, data: Binned) -> np.ndarray:
-        """Return (rotations, templates, size) float32 fluxes as the instrument sees them, at the step of the bins."""
-        fwhm = typical_fwhm(query.resolution)
+        """Return (templates, rotations, size) float32 fluxes as the instrument sees them, at the step of the bins."""
+        fwhm = query.fwhm
         key = ("models", round(fwhm, 2), data.stride, query.rotations, query.limb_darkening, query.model_resolution)
 
         def make() -> np.ndarray:
@@ -195,7 +204,7 @@ class Searcher:
                 1 + smoothed(self.templates, r, fwhm, query.model_resolution, data.step, query.limb_darkening)
                 for r in query.rotations
             ]
-            return np.stack(seen)[:, :, :: data.stride].astype(np.float32)
+            return np.stack([each[:, :: data.stride] for each in seen], axis=1, dtype=np.float32)
 
         return self._once(key, make)
 
@@ -210,10 +219,10 @@ class Searcher:
         def transforms() -> tuple[np.ndarray, np.ndarray]:
             few = self._once("few", lambda: self.templates.most_different(VELOCITY_TEMPLATES))
             # Every other rotation: to find the velocity, lines need not be as broad as the star's.
-            few = models[::2, few].reshape(-1, size) * _inside(size)
+            few = models[few, ::2].reshape(-1, size) * _inside(size)
             return rfft(few, total, axis=-1), rfft(few**2, total, axis=-1)  # pyright: ignore[reportReturnType]
 
-        key = ("transforms", total, round(typical_fwhm(query.resolution), 2), data.stride, query.rotations)
+        key = ("transforms", total, round(query.fwhm, 2), data.stride, query.rotations)
         model, model_square = self._once(key, transforms)
         degree = min(VELOCITY_DEGREE, query.degree)
         moments = chebyshev(np.linspace(-1, 1, len(data.weight)), 2 * degree).T
@@ -241,7 +250,7 @@ class Searcher:
     def _at(self, query: Query, data: Binned, summits: np.ndarray, size: int, ends: tuple[int, int]) -> list[Start]:
         """Return a start for each of the best templates: the best of its rotations at these lags."""
         models = self._models(query, data)
-        n_rotations, n = models.shape[:2]
+        n, n_rotations = models.shape[:2]
         flat = models.reshape(-1, size)
         squares = self._once(("squares", id(models)), lambda: flat**2)
         n_bins = len(data.weight)
@@ -264,19 +273,20 @@ class Searcher:
             left = _misfit(normal, cross, total) / np.maximum([[p[3]] for p in parts], 1e-30)
             return np.nan_to_num(left, nan=np.inf)
 
-        of_all = misfits(summits, slice(None))
-        lag = int(summits[np.argmin(of_all.min(axis=1))])
+        # Sobol's points are spread evenly from the first one on.
+        some = slice(n_rotations * -(-n // SOME))
+        lag = int(summits[np.argmin(misfits(summits, some).min(axis=1))])
         # Of each of the best templates its best lag and rotation; no others are worth a start.
-        lowest = of_all.min(axis=0).reshape(n_rotations, n).min(axis=0)
+        lowest = misfits(np.array([lag]), slice(None)).reshape(n, n_rotations).min(axis=1)
         chosen = np.argsort(lowest, kind="stable")[: WORTH * query.n_starts]
         lags = np.unique(np.clip([lag - 1, lag, lag + 1], *ends))
-        models = (np.arange(n_rotations)[:, None] * n + chosen).ravel()
-        misfit = misfits(lags, models).reshape(len(lags), n_rotations, len(chosen))
-        best_of = misfit.min(axis=(0, 1))
+        models = (chosen[:, None] * n_rotations + np.arange(n_rotations)).ravel()
+        misfit = misfits(lags, models).reshape(len(lags), len(chosen), n_rotations)
+        best_of = misfit.min(axis=(0, 2))
         starts = []
         for i in np.argsort(best_of, kind="stable")[: query.n_starts]:
-            k, r = np.unravel_index(int(np.argmin(misfit[:, :, i])), misfit.shape[:2])
-            offset = _vertex(misfit[:, r, i], int(k))
+            k, r = np.unravel_index(int(np.argmin(misfit[:, i])), misfit[:, i].shape)
+            offset = _vertex(misfit[:, i, r], int(k))
             rv = SPEED_OF_LIGHT * np.tanh((lags[k] + offset) * data.step)
             rv = float(min(max(rv, query.rv_range[0]), query.rv_range[1]))
             starts.append(Start(self.templates.cube[chosen[i]], rv, query.rotations[r], float(best_of[i])))

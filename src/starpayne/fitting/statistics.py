@@ -58,12 +58,13 @@ def summarise(descent: Descent, setup: Setup) -> FitResult:
     shift, vsini2, sigma2 = descent.widths(parameters)
     rv = radial_velocity(log_velocity(plan.rv) + shift)
     by_prior = prior_rows(problem, parameters, setup, theta, np.array([shift, vsini2, sigma2]))[1]
-    data = jacobian.T @ jacobian / factor
+    data = descent.normal[1] / factor
     prior = by_prior.T @ by_prior
     in_cube, from_data = inverse_in_cube(data + prior), inverse_in_cube(data)
     by_cube = to_physical(parameters, plan, cube, in_cube, rv, vsini2, sigma2, setup)
     covariance = by_cube @ in_cube @ by_cube.T
-    raw = by_cube @ inverse_in_cube(stated_jacobian.T @ stated_jacobian + prior) @ by_cube.T
+    as_stated = stated_jacobian.T @ stated_jacobian if jitter else descent.normal[1]
+    raw = by_cube @ inverse_in_cube(as_stated + prior) @ by_cube.T
     errors = dict(zip(parameters.names, np.sqrt(np.diag(covariance)), strict=True))
     raw_errors = dict(zip(parameters.names, np.sqrt(np.diag(raw)), strict=True))
 
@@ -133,13 +134,17 @@ def covariance_factor(descent: Descent, residual: np.ndarray, n_parameters: int)
     return descent.noise.inflation * (max(1.0, reduced) if known else reduced)
 
 
-def to_gain(residual: np.ndarray, jacobian: np.ndarray, theta: np.ndarray) -> float:
-    """Return by how much the best step inside the unit cube should lower χ²."""
+def to_gain(gradient: np.ndarray, hessian: np.ndarray, theta: np.ndarray) -> float:
+    """Return by how much the best step inside the unit cube should lower χ².
+
+    Args:
+        gradient: (p,) Jᵀr, hessian: (p, p) JᵀJ of the residual r and its derivative J.
+        theta: (p,) where they are.
+    """
     if not len(theta):
         return 0.0
     inside = np.clip(theta, 0.0, 1.0)
     low, high = -inside - 1e-9, 1 - inside + 1e-9
-    gradient, hessian = jacobian.T @ residual, jacobian.T @ jacobian
     # Most often the parameters on a bound stay there, and the step of the others stays inside.
     held = ((inside < 1e-6) & (gradient > 0)) | ((inside > 1 - 1e-6) & (gradient < 0))
     free = np.flatnonzero(~held)
@@ -152,8 +157,10 @@ def to_gain(residual: np.ndarray, jacobian: np.ndarray, theta: np.ndarray) -> fl
     slope = gradient + hessian @ np.where(np.isfinite(step), step, 0.0)
     stays = np.all((step >= low) & (step <= high)) and np.all(np.where(inside < 0.5, slope, -slope)[held] >= 0)
     if not stays:
-        q, r = np.linalg.qr(jacobian)
-        step = lsq_linear(r, -q.T @ residual, (low, high), method="bvls").x
+        # A root of the second derivative, and the residual that has this gradient: the same in p rows as in all.
+        square, directions = np.linalg.eigh(hessian)
+        root = np.sqrt(np.maximum(square, 1e-14 * square[-1] + 1e-300))
+        step = lsq_linear(root[:, None] * directions.T, -(directions.T @ gradient) / root, (low, high), "bvls").x
     return float(-2 * gradient @ step - step @ hessian @ step)
 
 
@@ -174,7 +181,8 @@ def converged(descent: Descent, setup: Setup) -> bool:
     if not (np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian))):
         return False
     off, by_prior = prior_rows(descent.problem, parameters, setup, theta, descent.widths(parameters))
-    left = to_gain(np.concatenate([residual, off]), np.concatenate([jacobian, by_prior]), theta)
+    gradient, hessian = descent.normal
+    left = to_gain(gradient + by_prior.T @ off, hessian + by_prior.T @ by_prior, theta)
     reduced = float(residual @ residual) / degrees_of_freedom(descent, len(parameters))
     return left <= CONVERGED * max(1.0, reduced)
 
