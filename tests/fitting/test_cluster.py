@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from importlib.util import find_spec
 
 import jax
 import pytest
+import toy
 from known_star import RESOLUTION, SPACE, TRUTH
 
 from starpayne.bundle import Model
@@ -176,3 +178,32 @@ def test_of_few_stars_each_process_has_some(
     sizes.clear()
     assert list(fit_many(iter(stars), star_model, RESOLUTION, FEW, workers=2)) == stars  # as many as may come
     assert sizes == [13]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not say which cores a process uses")
+def test_workers_share_the_cores() -> None:
+    before, *after = json.loads(
+        toy.python(
+            """
+            import json, os, threading
+            from starpayne.fitting.worker import keep_to_cores
+
+            wait = threading.Event()
+            threading.Thread(target=wait.wait, daemon=True).start()
+            allowed = sorted(os.sched_getaffinity(0))
+
+            def used():
+                return sorted({tuple(sorted(os.sched_getaffinity(int(t)))) for t in os.listdir("/proc/self/task")})
+
+            found = [allowed]
+            for number, of in ((len(allowed), len(allowed) + 1), (len(allowed) - 1, len(allowed)), (0, 1)):
+                keep_to_cores(number, of)
+                found.append(used())
+                for t in os.listdir("/proc/self/task"):
+                    os.sched_setaffinity(int(t), allowed)
+            print(json.dumps(found))
+            """
+        )
+    )
+    # More workers than cores are left to the system; the last of as many as there are cores has the last core.
+    assert after == [[before], [before[-1:]], [before]]

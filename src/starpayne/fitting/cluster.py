@@ -130,7 +130,9 @@ def fit_batches(
 
         name = f"starpayne-fit-{uuid.uuid4().hex}"
         _check_versions(client, scheduler)
-        client.register_plugin(Fitter(name, setup.model, resolution, setup.options, at_once), name=name)
+        # On a GPU much of a fit is done by the processor, for which one core is too few.
+        crowd = workers if scheduler is None and jax.default_backend() == "cpu" else 0
+        client.register_plugin(Fitter(name, setup.model, resolution, setup.options, at_once, crowd), name=name)
         if heard is not None:
             client.subscribe_topic(name, lambda event: heard(*event[1]))
         crew = _Crew(client, name)
@@ -325,20 +327,19 @@ def _local_cluster(workers: int) -> Iterator[Any]:
         ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(share)
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="starpayne-", ignore_cleanup_errors=True) as folder:
-        worker = {
-            "cls": SubprocessWorker,
-            "options": {
-                "worker_kwargs": {
-                    "nthreads": 1, "host": "127.0.0.1", "memory_limit": 0, "dashboard": False,
-                    "silence_logs": logging.CRITICAL, "local_directory": folder,
-                    "env": {**threads, **device_settings(workers), "XLA_FLAGS": flags.strip()},
-                    "config": {"distributed.worker.profile.enabled": False},
-                },
-            },
+        common = {
+            "nthreads": 1, "host": "127.0.0.1", "memory_limit": 0, "dashboard": False,
+            "silence_logs": logging.CRITICAL, "local_directory": folder,
+            "env": {**threads, **device_settings(workers), "XLA_FLAGS": flags.strip()},
+            "config": {"distributed.worker.profile.enabled": False},
         }  # fmt: skip
+        crew = {
+            number: {"cls": SubprocessWorker, "options": {"worker_kwargs": {**common, "name": str(number)}}}
+            for number in range(workers)
+        }
         options = {"host": "127.0.0.1", "port": 0, "dashboard": False, "allowed_failures": 1}
         with SpecCluster(
-            scheduler={"cls": Scheduler, "options": options}, workers=dict.fromkeys(range(workers), worker),
+            scheduler={"cls": Scheduler, "options": options}, workers=crew,
             silence_logs=logging.CRITICAL,  # pyright: ignore[reportArgumentType]  (a level, as of LocalCluster)
         ) as cluster:  # fmt: skip
             yield cluster
