@@ -130,10 +130,10 @@ def main() -> None:
     renewed = []
     original = lockstep._pursue
 
-    def counted(bound, parameters, problem, own, theta, known, *rest):  # type: ignore[no-untyped-def]
-        if known is None:
+    def counted(bound, parameters, problem, own, theta, renew, *rest):  # type: ignore[no-untyped-def]
+        if renew:
             renewed.append(len(theta))
-        return original(bound, parameters, problem, own, theta, known, *rest)
+        return original(bound, parameters, problem, own, theta, renew, *rest)
 
     lockstep._pursue = counted
     seconds = []

@@ -283,7 +283,8 @@ def test_prediction_does_not_depend_on_the_cores(model: Model, monkeypatch, proc
 
 
 def test_calls_side_by_side_compile_once_and_their_errors_arrive(payne_model: Model, monkeypatch) -> None:
-    emulator, labels, traced = payne_model.emulator, toy.labels(12, seed=9), []
+    # Numbers of rows that nothing else has compiled for.
+    emulator, labels, traced = payne_model.emulator, toy.labels(4 * 37, seed=9), []
     bound_class = type(emulator.on())
     values = bound_class.values
 
@@ -295,14 +296,14 @@ def test_calls_side_by_side_compile_once_and_their_errors_arrive(payne_model: Mo
     monkeypatch.setattr(base, "cores", lambda: 4)
     monkeypatch.setattr(bound_class, "values", counted)
     emulator.predict(labels)
-    assert traced == [3]
+    assert traced == [37]
 
     def broken(self, rows):
         raise FloatingPointError("no")
 
     monkeypatch.setattr(bound_class, "values", broken)
     with pytest.raises(FloatingPointError, match="no"):
-        emulator.predict(toy.labels(16, seed=9))
+        emulator.predict(toy.labels(4 * 39, seed=9))
 
 
 def test_long_wavelength_arrays_are_predicted_in_pieces(model: Model) -> None:

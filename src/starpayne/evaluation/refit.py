@@ -195,9 +195,8 @@ class Fitter:
             residual, jacobian = project(lane.problem, lane.solution)
             if np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian)) and np.all(np.isfinite(cube[i])):
                 chi2[i] = residual @ residual / self._freedom
-                converged[i] = to_gain(jacobian.T @ residual, jacobian.T @ jacobian, cube[i]) < NEAR_ENOUGH * max(
-                    1.0, chi2[i]
-                )
+                left = to_gain(jacobian.T @ residual, jacobian.T @ jacobian, cube[i])
+                converged[i] = left < NEAR_ENOUGH * max(1.0, chi2[i])
         at_bound = (cube < AT_BOUND) | (cube > 1 - AT_BOUND)
         model, derivative = (np.array([getattr(lane, n) for lane in lanes]) for n in ("model", "derivative"))
         return Fits(cube, self.parameters.labels.from_cube(cube), chi2, converged, at_bound, model, derivative)

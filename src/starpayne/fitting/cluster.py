@@ -2,9 +2,8 @@
 
 XLA's functions for one star are too small to keep several cores busy, and threads that call them side by side have
 been seen to wait for one another for ever (JAX 0.10 on a CPU, whose Fourier transforms wait in the threads that they
-need): so there is one process per core or so. Spectra are read
-here; arrays travel. What a worker is given does not follow who finishes first, so a run gives the same numbers whatever
-happens to its workers.
+need): so there is one process per core or so. Spectra are read here; arrays travel. What a worker is given does not
+follow who finishes first, so a run gives the same numbers whatever happens to its workers.
 """
 
 from __future__ import annotations

@@ -112,14 +112,18 @@ def stacked(problems: Sequence[Problem], own: frozenset[str]) -> Problem:
 
 def together_at(name: str, parts: Sequence[np.ndarray]) -> np.ndarray:
     """Stack arrays in the memory that this thread keeps under a name; the result is good until the next call."""
-    shape, kind = (len(parts), *np.shape(parts[0])), np.result_type(parts[0])
+    return np.stack(parts, out=memory_at(name, (len(parts), *np.shape(parts[0])), np.result_type(parts[0])))
+
+
+def memory_at(name: str, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+    """Return what this thread keeps under a name, with whatever is in it; or new memory, for an array unlike before."""
     kept = _MEMORY.__dict__.get(name)
     if kept is None or kept.shape != shape or kept.dtype != kind:
         size = int(np.prod(shape)) * kind.itemsize
-        raw = np.empty(size + ALIGNED, np.uint8)
+        raw = np.zeros(size + ALIGNED, np.uint8)
         begin = -raw.ctypes.data % ALIGNED
         kept = _MEMORY.__dict__[name] = raw[begin : begin + size].view(kind).reshape(shape)
-    return np.stack(parts, out=kept)
+    return kept
 
 
 _MEMORY = threading.local()

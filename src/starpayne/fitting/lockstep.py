@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from starpayne.emulators import BoundEmulator
-from starpayne.fitting.lanes import EACH, Lane, lanes, stacked, star_axes, together_at
+from starpayne.fitting.lanes import EACH, Lane, lanes, memory_at, stacked, star_axes, together_at
 from starpayne.fitting.pixels import AnyArray
 from starpayne.fitting.solver import (
     Parameters,
@@ -59,15 +59,13 @@ def derivatives(
     own: frozenset[str],
 ) -> tuple[Float[Array, "stars n"], Float[Array, "stars p n"]]:
     """Return models on the pixels, and their derivatives in the unit cube; fields of ``own`` have a star axis."""
+    cached = 4 * bound.floats_per_spectrum * (len(parameters) + 1) <= CACHED
+    one_by_one = jax.default_backend() == "cpu" and not cached
 
     def one(problem: Problem, theta: Array) -> tuple[Array, Array]:
-        return model_and_jacobian(bound, parameters, problem, theta, _one_by_one(bound, parameters))
+        return model_and_jacobian(bound, parameters, problem, theta, one_by_one)
 
     return jax.vmap(one, in_axes=(star_axes(problem, own), 0))(problem, theta)
-
-
-def _one_by_one(bound: BoundEmulator, parameters: Parameters) -> bool:
-    return jax.default_backend() == "cpu" and 4 * bound.floats_per_spectrum * (len(parameters) + 1) > CACHED
 
 
 @eqx.filter_jit
@@ -77,7 +75,9 @@ def _pursue(
     problem: Problem,
     own: frozenset[str],
     theta: Float[AnyArray, "stars p"],
-    known: tuple[Float[AnyArray, "stars n"], Float[AnyArray, "stars p n"]] | None,
+    renew: bool | Bool[AnyArray, ""],
+    model: Float[AnyArray, "stars n"],
+    derivative: Float[AnyArray, "stars p n"],
     damping: Float[AnyArray, " stars"],
     growth: Float[AnyArray, " stars"],
     tolerance: Float[AnyArray, " stars"],
@@ -86,20 +86,20 @@ def _pursue(
     """Take a few steps, until a descent ends or needs a new derivative.
 
     Args:
-        known: models, and their derivatives of ``since`` steps ago; without, they are computed here.
+        renew: compute models and derivatives first; what is given is not looked at. By a value, not by what is given:
+            two functions would be compiled.
+        model, derivative: the models at theta, and their derivatives of ``since`` steps ago.
 
     Returns:
         where they are, how many steps each has taken since its derivative was exact, and whether it needs a new one.
     """
 
     def one(
-        star: Problem, theta: Array, known: tuple[Array, Array] | None, damping: Array, growth: Array,
-        tolerance: Array, since: Array,
+        star: Problem, theta: Array, model: Array, derivative: Array, damping: Array, growth: Array, tolerance: Array,
+        since: Array,
     ) -> tuple[State, Array, Array]:  # fmt: skip
         rows = used_rows(star)
-        if known is None:
-            known = model_and_jacobian(bound, parameters, star, theta, _one_by_one(bound, parameters))
-        state = initial_state(theta, trial(parameters, star, theta, *known))
+        state = initial_state(theta, trial(parameters, star, theta, model, derivative))
         state = state._replace(damping=damping, growth=growth)
 
         def secant(before: State) -> Callable[[Array, Array], Trial]:
@@ -130,8 +130,12 @@ def _pursue(
         state, steps, stop = jax.lax.while_loop(proceed, iterate, (state, jnp.asarray(0), state.done))
         return state, since + steps, stop
 
-    axes = (star_axes(problem, own), 0, None if known is None else 0, 0, 0, 0, 0)
-    return jax.vmap(one, in_axes=axes)(problem, theta, known, damping, growth, tolerance, since)
+    def exact() -> tuple[Array, Array]:
+        return derivatives(bound, parameters, problem, theta, own)
+
+    model, derivative = jax.lax.cond(renew, exact, lambda: (jnp.asarray(model), jnp.asarray(derivative)))
+    axes = (star_axes(problem, own), 0, 0, 0, 0, 0, 0, 0)
+    return jax.vmap(one, in_axes=axes)(problem, theta, model, derivative, damping, growth, tolerance, since)
 
 
 def proceed(
@@ -179,17 +183,21 @@ def _some_steps(
     filled: Sequence[Lane], n: int,
 ) -> None:  # fmt: skip
     """Take lanes a few steps further; the first n of those given are to move, the others fill the call."""
-    known = None
-    if not filled[0].stale:
+    renew = filled[0].stale
+    if renew:
+        shape = *theta.shape, len(filled[0].problem.flux)
+        model, derivative = np.zeros((shape[0], shape[2]), np.float32), memory_at("derivative", shape, theta.dtype)
+    else:
         solutions = [lane.solution for lane in filled]
-        known = np.stack([s.model for s in solutions]), together_at("jacobian", [s.jacobian for s in solutions])
+        model = np.stack([solution.model for solution in solutions])
+        derivative = together_at("derivative", [solution.jacobian for solution in solutions])
     damping, growth, tolerance = (
         np.array([getattr(lane, name) for lane in filled], np.float32) for name in ("damping", "growth", "tolerance")
     )
-    since = np.array([0 if known is None else lane.since for lane in filled], np.int32)
+    since = np.array([0 if renew else lane.since for lane in filled], np.int32)
     state, since, stop = _pursue(
-        bound, parameters, problem, own, theta, known, damping, growth, tolerance, since
-    )  # fmt: skip
+        bound, parameters, problem, own, theta, np.array(renew), model, derivative, damping, growth, tolerance, since
+    )
     chi2 = np.sum(np.asarray(state.residual, np.float64) ** 2, axis=1)
     where, model, derivative = (np.asarray(x) for x in (state.theta, state.model, state.derivative))
     damping, growth, iteration, done, steps, stale = (
@@ -199,7 +207,7 @@ def _some_steps(
         lane.theta, lane.model, lane.derivative = where[i], model[i], derivative[i]
         lane.damping, lane.growth, lane.chi2 = damping[i], growth[i], float(chi2[i])
         lane.iterations += iteration[i]
-        lane.renewed += known is None
+        lane.renewed += renew
         lane.arrived, lane.stale, lane.since = done[i], stale[i], steps[i]
 
 
