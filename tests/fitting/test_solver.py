@@ -16,7 +16,7 @@ from starpayne.emulators import BoundEmulator
 from starpayne.fitting import FitOptions
 from starpayne.fitting.continuum import chebyshev
 from starpayne.fitting.lanes import EACH, Lane
-from starpayne.fitting.lockstep import solve_together
+from starpayne.fitting.lockstep import proceed, solve_together
 from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import observation
 from starpayne.fitting.plan import Plan, share_pixels
@@ -143,3 +143,21 @@ def test_on_a_gpu_a_descent_ends_where_it_does_on_a_cpu(
     assert max(other.iterations for other in whole) < 30
     assert short.iterations == 1
     assert short.chi2 > lane.chi2
+
+
+def test_a_step_not_taken_asks_for_no_new_derivative(setup: Setup, lane: Lane, observe: Observe) -> None:
+    bound, parameters = bound_of(setup, observe), setup.parameters
+    solve_together(bound, parameters, [lane])
+    # At the minimum no step is worth taking, and none promises little enough to end there.
+    found = lane.solution
+    again = Lane(lane.problem, found.theta, 0.0, 60, found.model, found.jacobian, damping=1e-6)
+    stayed = 0
+    for _ in range(6):
+        before = again.theta
+        proceed(bound, parameters, [again])
+        if np.array_equal(again.theta, before) and not again.done:
+            stayed += 1
+            assert not again.stale
+            assert again.since == 0
+    assert stayed
+    assert again.damping > 1e-6

@@ -19,7 +19,7 @@ from starpayne.fitting.observation import Observation, observation
 from starpayne.fitting.plan import Plan, share_pixels
 from starpayne.fitting.problem import Descent, Glance, Scene, Sight
 from starpayne.fitting.resolution import Resolution
-from starpayne.fitting.search import Query, Start
+from starpayne.fitting.search import Inquiry, Query, Start
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.statistics import converged, noise_for
 from starpayne.spectra import ObservedSpectrum
@@ -60,7 +60,8 @@ class Request:
         return "descent", id(self.bound), *shapes(self.lane.problem)
 
 
-Course = Generator[list[Request | Glance], None, Descent]
+Asked = Request | Glance | Inquiry
+Course = Generator[list[Asked], None, Descent]
 
 
 def course(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup) -> Course:
@@ -71,7 +72,7 @@ def course(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup) -> 
     """
     star = observation(spectrum, resolution, setup)
     options, parameters = setup.options, setup.parameters
-    starts = search(star, setup)
+    starts = yield from search(star, setup)
 
     (plan,) = share_pixels([Plan.of(starts[0], star, options)], star, setup)
     descent = yield from descend(star, plan, setup)
@@ -103,18 +104,19 @@ def course(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup) -> 
     return descent
 
 
-def search(star: Observation, setup: Setup) -> list[Start]:
+def search(star: Observation, setup: Setup) -> Generator[list[Asked], None, list[Start]]:
     """Return the starts worth following, the best first."""
     options, used = setup.options, star.used
-    starts = setup.searcher(star.grid)(
-        Query(
-            star.wavelength[used], star.flux[used], star.error[used] ** -2.0, star.resolution_of(used),
-            star.model_resolution, options.rv_limits, options.vsini_limits, options.continuum_degree,
-            options.limb_darkening, options.n_starts,
-        )
+    query = Query(
+        star.wavelength[used], star.flux[used], star.error[used] ** -2.0, star.resolution_of(used),
+        star.model_resolution, options.rv_limits, options.vsini_limits, options.continuum_degree,
+        options.limb_darkening, options.n_starts,
     )  # fmt: skip
-    best = starts[0].rv
-    return [replace(s, rv=best) if abs(s.rv - best) < SAME else s for s in starts]
+    inquiry = setup.searcher(star.grid).about(query)
+    yield [inquiry]
+    assert inquiry.starts is not None
+    best = inquiry.starts[0].rv
+    return [replace(s, rv=best) if abs(s.rv - best) < SAME else s for s in inquiry.starts]
 
 
 def doubtful(descent: Descent, setup: Setup) -> bool:
@@ -151,7 +153,7 @@ def refine(descent: Descent, setup: Setup) -> Course:
     return descent
 
 
-def see(scene: Scene, theta: np.ndarray, setup: Setup) -> Generator[list[Request | Glance], None, Sight]:
+def see(scene: Scene, theta: np.ndarray, setup: Setup) -> Generator[list[Asked], None, Sight]:
     """Look at the emulator's error from where the star is."""
     glance = scene.glance(theta, setup)
     if not glance.done:

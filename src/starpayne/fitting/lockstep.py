@@ -41,10 +41,10 @@ half as fast again where its arrays stay in the processor's cache."""
 SECANT_STEPS = 12
 """Steps between two exact derivatives."""
 
-BURST = 2
+BURST = 3
 """Steps of one call at most: lanes that are done or need a derivative wait no longer than that for the others."""
 
-TRUSTED = 0.1
+TRUSTED = 0.3
 """A secant derivative whose step gained less than this fraction of what it promised is made anew."""
 
 Progress = Callable[[int, int], None]
@@ -110,9 +110,9 @@ def _pursue(
             return evaluate
 
         def iterate(loop: tuple[State, Int[Array, ""], Bool[Array, ""]]) -> tuple[State, Array, Array]:
-            before, steps, _ = loop
+            before, since, _ = loop
             after, ratio = advance(before, rows, secant(before), tolerance)
-            exact = since + steps == 0
+            exact = since == 0
             lost = ~exact & ((ratio < TRUSTED) | after.done)
             # A step that a secant derivative got wrong says nothing about the damping.
             wrong = ~exact & ~(ratio > 0)
@@ -121,14 +121,14 @@ def _pursue(
                 for old, new in ((before.damping, after.damping), (before.growth, after.growth))
             )
             after = after._replace(damping=damping, growth=growth, done=after.done & exact)
-            steps = steps + 1
-            return after, steps, lost | after.done | (since + steps >= SECANT_STEPS)
+            # Where a step was not worth taking, the derivative is as good as it was.
+            since = since + jnp.any(after.theta != before.theta)
+            return after, since, lost | after.done | (since >= SECANT_STEPS)
 
         def proceed(loop: tuple[State, Int[Array, ""], Bool[Array, ""]]) -> Bool[Array, ""]:
-            return ~loop[2] & (loop[1] < BURST)
+            return ~loop[2] & (loop[0].iteration < BURST)
 
-        state, steps, stop = jax.lax.while_loop(proceed, iterate, (state, jnp.asarray(0), state.done))
-        return state, since + steps, stop
+        return jax.lax.while_loop(proceed, iterate, (state, since, state.done))
 
     def exact() -> tuple[Array, Array]:
         return derivatives(bound, parameters, problem, theta, own)

@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 from starpayne.bundle import Model
 from starpayne.errors import SpectrumError, StarpayneError
 from starpayne.fitting import cluster
-from starpayne.fitting.course import Course, Request, course
+from starpayne.fitting.course import Asked, Course, Request, course
 from starpayne.fitting.lanes import lanes, sizes
 from starpayne.fitting.lockstep import proceed
 from starpayne.fitting.observation import Source, taken
@@ -22,10 +22,11 @@ from starpayne.fitting.options import FitOptions
 from starpayne.fitting.problem import Descent, Glance, look
 from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.result import FitResult
+from starpayne.fitting.search import Inquiry, search
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.statistics import summarise
 
-COMPANY = 3
+COMPANY = 4
 """Stars under way at a time, for each lane of a compiled call."""
 
 BATCH = 24
@@ -41,7 +42,7 @@ class _Star:
     index: int
     name: str
     course: Course
-    waiting: list[Request | Glance]
+    waiting: list[Asked]
 
 
 def fit_many(
@@ -187,13 +188,15 @@ def _libraries() -> ThreadpoolController:
 
 def _proceed(under_way: list[_Star], setup: Setup) -> None:
     """Take one batch of requests a round further: of those that can share a call, the largest group."""
-    groups: dict[object, list[Request | Glance]] = {}
+    groups: dict[object, list[Asked]] = {}
     for star in under_way:
         for request in star.waiting:
             if not request.done:
                 groups.setdefault(request.shape, []).append(request)
     group = max(groups.values(), key=len)
-    if glances := [request for request in group if isinstance(request, Glance)]:
+    if inquiries := [request for request in group if isinstance(request, Inquiry)]:
+        search(inquiries)
+    elif glances := [request for request in group if isinstance(request, Glance)]:
         look(setup, glances)
     else:
         descents = [request for request in group if isinstance(request, Request)]

@@ -3,51 +3,42 @@
 First the velocity: a few templates that differ most, at every velocity. For each template, rotation and velocity the
 continuum is solved exactly; all velocities at once, because the normal equations of the continuum are
 cross-correlations in ln λ, which the FFT gives together. Then labels and rotation: all templates at that velocity and
-its neighbours, where the same equations are products of matrices. What depends on the templates alone is kept from one
-star to the next.
+its neighbours, where the same equations are products of matrices. Several stars share one call of a compiled function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cached_property, partial
+from typing import NamedTuple
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.fft import irfft, rfft
+from jaxtyping import Array, Float, Int
 
-from starpayne.emulators import Emulator
-from starpayne.fitting.broadening import rotation_transfer
-from starpayne.fitting.continuum import chebyshev
-from starpayne.fitting.freedom import FreeLabels
-from starpayne.fitting.instrument import LogGrid, fast_length
-from starpayne.fitting.resolution import FWHM, Resolution, typical_fwhm
+from starpayne.emulators.base import room
+from starpayne.fitting.instrument import LogGrid
+from starpayne.fitting.lanes import sizes, together_at
+from starpayne.fitting.pixels import AnyArray
+from starpayne.fitting.resolution import Resolution, typical_fwhm
+from starpayne.fitting.templates import Templates, Views, inside
 from starpayne.wavelengths import SPEED_OF_LIGHT
-
-T = TypeVar("T")
 
 ROTATIONS = (3.0, 12.0, 30.0, 60.0, 120.0)
 """v sin i of the templates in km/s."""
 
-VELOCITY_TEMPLATES = 16
-"""Templates that are tried at every velocity."""
-
-VELOCITY_DEGREE = 2
-"""Degree of the continuum there, at most: a bend is enough to tell lines from it."""
+VELOCITY_DEGREE, DEGREE = 2, 6
+"""Degrees of the continuum, at most, at every velocity and afterwards: bends are enough to tell lines from it, and
+what is the same for all templates does not matter."""
 
 SUMMITS = 3
 """Velocities that are looked at again, the best of the first stage."""
 
-SOME = 4
-"""Of so many templates one is compared at every summit; the others at the best one alone."""
-
-WORTH = 8
-"""Templates for each start that are compared at the velocities around the best one."""
-
-BINS = 256
-"""Lengths are rounded up to multiples of this, so that what is kept for one star serves the next."""
+APART = 30.0
+"""km/s between them at least."""
 
 ERROR_FLOOR = 0.01
 """No pixel counts as better than this fraction of the flux: templates are never closer to the star than that."""
@@ -61,40 +52,6 @@ class Start:
     rv: float
     vsini: float
     misfit: float
-
-
-@dataclass(frozen=True)
-class Templates:
-    """Emulated spectra to search with: the same for all stars of one set-up.
-
-    Args:
-        grid: their wavelengths.
-        cube: (n, n_free) where they stand in the unit cube of the free labels.
-        depth: (n, grid.size) float32, flux − 1.
-    """
-
-    grid: LogGrid
-    cube: np.ndarray
-    depth: np.ndarray
-
-    @classmethod
-    def of(cls, emulator: Emulator, grid: LogGrid, free: FreeLabels, n: int, seed: int) -> Templates:
-        """Emulate up to n templates, spread over the free labels."""
-        cube = free.design(n, seed)
-        wavelength = np.clip(grid.wavelength, emulator.domain.low, emulator.domain.high)
-        flux = emulator.predict(free.from_cube(cube), wavelength, extrapolate=True).flux
-        return cls(grid, cube, flux - 1)
-
-    def most_different(self, n: int) -> np.ndarray:
-        """Return the places of n templates, each as far as can be from those before it; the first is the most
-        typical."""
-        depth = self.depth[:, :: max(1, self.grid.size // 500)]
-        square = np.sum(depth**2, axis=1)
-        distance = np.sqrt(np.maximum(square[:, None] + square - 2 * depth @ depth.T, 0.0))
-        chosen = [int(np.argmin(distance.sum(axis=1)))]
-        while len(chosen) < min(n, len(depth)):
-            chosen.append(int(np.argmax(distance[chosen].min(axis=0))))
-        return np.array(chosen)
 
 
 @dataclass(frozen=True)
@@ -133,43 +90,82 @@ class Query:
     def rotations(self) -> tuple[float, ...]:
         """v sin i to try, km/s."""
         low, high = self.vsini
-        inside = tuple(r for r in ROTATIONS if low <= r <= high)
-        return inside or (0.5 * (low + high),)
+        some = tuple(r for r in ROTATIONS if low <= r <= high)
+        return some or (0.5 * (low + high),)
 
 
-@dataclass(frozen=True)
-class Binned:
-    """A star in bins of equal steps in ln λ, whose first lies over point ``origin`` of the templates at velocity 0.
+class Frame(NamedTuple):
+    """Bins of equal steps in ln λ that hold a star and the templates at any velocity: what stars of a call share.
+
+    Point j of the templates, at a velocity of ``lag`` bins, lies over bin j + lag − first.
 
     Args:
-        step: in ln λ; ``stride`` of the templates' grid.
-        weight, flux: (bins,) sum of the weights, weighted mean of the flux.
-        square: the weighted sum of squares of the flux in each bin.
+        stride, step: of a bin, in points of the templates' grid, and in ln λ.
+        first, lags: the first velocity, and how many there are, in bins.
+        degree: of the continuum.
+        starts: how many to find.
     """
 
-    origin: int
-    step: float
     stride: int
-    weight: np.ndarray
-    flux: np.ndarray
-    square: np.ndarray
+    step: float
+    first: int
+    lags: int
+    degree: int
+    starts: int
 
     @classmethod
-    def of(cls, query: Query, grid: LogGrid) -> Binned:
-        """Sum the pixels; bins without any have no weight."""
+    def of(cls, query: Query, templates: Templates) -> Frame:
+        grid = templates.grid
         span = np.log(query.wavelength[-1] / query.wavelength[0]) * SPEED_OF_LIGHT
-        coarse = max(3.0, query.fwhm / 3, span / 8192)
-        stride = max(1, round(coarse / grid.velocity_step))
+        stride = max(1, round(max(3.0, query.fwhm / 3, span / 8192) / grid.velocity_step))
         step = stride * grid.step
-        bins = np.rint((np.log(query.wavelength) - grid.start) / step).astype(np.int64)
-        origin = int(bins.min())
-        size = -(-int(bins.max() - origin + 1) // BINS) * BINS
-        inverse = query.inverse_variance
-        weight = 1.0 / (1.0 / np.maximum(inverse, 1e-30) + ERROR_FLOOR**2) * (inverse > 0)
-        w = np.bincount(bins - origin, weight, size)
-        wy = np.bincount(bins - origin, weight * query.flux, size)
-        wyy = np.bincount(bins - origin, weight * query.flux**2, size)
-        return cls(origin, step, stride, w, wy / np.maximum(w, 1e-30), wyy)
+        first, last = (round(v / SPEED_OF_LIGHT / step) for v in query.rv_range)
+        starts = min(query.n_starts, len(templates.cube))
+        return cls(stride, step, first, last - first + 1, min(query.degree, DEGREE), starts)
+
+
+def binned(query: Query, frame: Frame, grid: LogGrid, total: int) -> np.ndarray:
+    """Return (4, total) float32 of a star in a frame: the weight of each bin, its mean flux, the weighted sum of its
+    squares, and where it lies in the star's range, from −1 to 1."""
+    bins = np.rint((np.log(query.wavelength) - grid.start) / frame.step).astype(np.int64) - frame.first
+    # What no velocity brings over a template counts for nothing.
+    seen = (bins >= 0) & (bins < total)
+    bins, inverse, flux = bins[seen], query.inverse_variance[seen], query.flux[seen]
+    weight = 1.0 / (1.0 / np.maximum(inverse, 1e-30) + ERROR_FLOOR**2) * (inverse > 0)
+    w, wy, wyy = (np.bincount(bins, values, total) for values in (weight, weight * flux, weight * flux**2))
+    low, high = (bins[0], bins[-1]) if len(bins) else (0, 0)
+    place = (2.0 * np.arange(total) - low - high) / max(high - low, 1)
+    return np.stack([w, wy / np.maximum(w, 1e-30), wyy, np.clip(place, -1, 1)]).astype(np.float32)
+
+
+@dataclass(eq=False)
+class Inquiry:
+    """The search for one star, still to be made; ``starts`` are what it finds, the best first."""
+
+    frame: Frame
+    templates: Templates
+    views: Views
+    query: Query
+    star: np.ndarray
+    starts: list[Start] | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.starts is not None
+
+    @property
+    def shape(self) -> object:
+        """What must be the same for two of them to share a call of a compiled function."""
+        return "search", id(self.views), self.frame
+
+    def take(self, template: np.ndarray, rotation: np.ndarray, lag: np.ndarray, misfit: np.ndarray) -> None:
+        """Take over what was found: (starts,) each; the lag in bins and parts of them."""
+        rv = np.clip(SPEED_OF_LIGHT * np.tanh(lag.astype(np.float64) * self.frame.step), *self.query.rv_range)
+        rotations = self.views.rotations
+        self.starts = [
+            Start(self.templates.cube[i], float(v), rotations[r], float(m))
+            for i, r, v, m in zip(template.tolist(), rotation.tolist(), rv, misfit, strict=True)
+        ]
 
 
 @dataclass(eq=False)
@@ -177,144 +173,135 @@ class Searcher:
     """Templates, and what follows from them for one kind of observation."""
 
     templates: Templates
-    _kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _kept: dict[Hashable, Views] = field(default_factory=dict, repr=False)
 
-    def __call__(self, query: Query) -> list[Start]:
-        """Return a start for each of the best templates, at its best velocity and rotation; the best first."""
-        grid = self.templates.grid
-        data = Binned.of(query, grid)
-        size = len(range(0, grid.size, data.stride))
-        first, last = (round(v / SPEED_OF_LIGHT / data.step) for v in query.rv_range)
-        lags = np.arange(first, last + 1)
-        summits = lags if len(lags) <= SUMMITS else self._velocities(query, data, lags, size)
-        return self._at(query, data, summits, size, (first, last))
-
-    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
+    def about(self, query: Query) -> Inquiry:
+        """Return the search for a star, to be made together with others by :func:`search`."""
+        frame, fwhm = Frame.of(query, self.templates), round(query.fwhm, 2)
+        key = fwhm, frame.stride, frame.lags, query.rotations, query.limb_darkening, query.model_resolution
         if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
-
-    def _models(self, query: Query, data: Binned) -> np.ndarray:
-        """Return (templates, rotations, size) float32 fluxes as the instrument sees them, at the step of the bins."""
-        fwhm = query.fwhm
-        key = ("models", round(fwhm, 2), data.stride, query.rotations, query.limb_darkening, query.model_resolution)
-
-        def make() -> np.ndarray:
-            seen = [
-                1 + smoothed(self.templates, r, fwhm, query.model_resolution, data.step, query.limb_darkening)
-                for r in query.rotations
-            ]
-            return np.stack([each[:, :: data.stride] for each in seen], axis=1, dtype=np.float32)
-
-        return self._once(key, make)
-
-    def _velocities(self, query: Query, data: Binned, lags: np.ndarray, size: int) -> np.ndarray:
-        """Return the lags at which any of a few templates fits best."""
-        # Bin i of the data lies over point i + origin − lag of the model: at no lag may it come round to the other end.
-        offsets = data.origin - lags
-        longest = max(size - int(offsets.min()), len(data.weight) + int(offsets.max())) + 2
-        total = fast_length(-(-longest // BINS) * BINS)
-        models = self._models(query, data)
-
-        def transforms() -> tuple[np.ndarray, np.ndarray]:
-            few = self._once("few", lambda: self.templates.most_different(VELOCITY_TEMPLATES))
-            # Every other rotation: to find the velocity, lines need not be as broad as the star's.
-            few = models[few, ::2].reshape(-1, size) * _inside(size)
-            return rfft(few, total, axis=-1), rfft(few**2, total, axis=-1)  # pyright: ignore[reportReturnType]
-
-        key = ("transforms", total, round(query.fwhm, 2), data.stride, query.rotations)
-        model, model_square = self._once(key, transforms)
-        degree = min(VELOCITY_DEGREE, query.degree)
-        moments = chebyshev(np.linspace(-1, 1, len(data.weight)), 2 * degree).T
-        at = offsets % total
-
-        def correlate(values: np.ndarray, transformed: np.ndarray) -> np.ndarray:
-            """Return (len(values), models, lags)."""
-            ours = np.conj(np.asarray(rfft(values.astype(np.float32), total, axis=-1)))
-            products = ours[:, None] * transformed[None]
-            return np.asarray(irfft(products, total, axis=-1, overwrite_x=True))[..., at]
-
-        flat = np.asarray(rfft(_inside(size).astype(np.float32), total))[None]
-        weight_sum, square_sum = correlate(np.stack([data.weight, data.square]), flat)[:, 0]
-        enough = weight_sum > 0.6 * weight_sum.max()
-        squares = correlate(data.weight * moments, model_square)
-        cross = correlate(data.weight * data.flux * moments[: degree + 1], model)
-        # In double precision from here on: what remains is a small difference.
-        misfit = _misfit(squares.astype(np.float64), cross.astype(np.float64), square_sum.astype(np.float64))
-        misfit /= np.maximum(weight_sum, 1e-30)
-        lowest = np.where(enough & np.isfinite(misfit).all(axis=0), misfit.min(axis=0), np.inf)
-        if not np.isfinite(lowest).any():  # an emulator that gives no numbers: the solver will say so
-            return lags[len(lags) // 2 :][:1]
-        return lags[_lowest(lowest, SUMMITS, apart=max(2, round(30 / (SPEED_OF_LIGHT * data.step))))]
-
-    def _at(self, query: Query, data: Binned, summits: np.ndarray, size: int, ends: tuple[int, int]) -> list[Start]:
-        """Return a start for each of the best templates: the best of its rotations at these lags."""
-        models = self._models(query, data)
-        n, n_rotations = models.shape[:2]
-        flat = models.reshape(-1, size)
-        squares = self._once(("squares", id(models)), lambda: flat**2)
-        n_bins = len(data.weight)
-        degree = min(query.degree, max(0, n_bins // 4))
-        moments = chebyshev(np.linspace(-1, 1, n_bins), 2 * degree)
-
-        def misfits(lags: np.ndarray, of: np.ndarray | slice) -> np.ndarray:
-            """Return (lags, models) of some of the models."""
-            parts = []
-            for lag in lags.tolist():
-                begin = data.origin - lag
-                # Points 1 … size − 2 of the model: the outermost are left out.
-                low, high = max(1, begin), min(size - 1, begin + n_bins)
-                part, over = slice(low, high), slice(low - begin, high - begin)
-                w, of_square = data.weight[over, None] * moments[over], data.square[over].sum()
-                normal = squares[of, part] @ w.astype(np.float32)
-                cross = flat[of, part] @ (w[:, : degree + 1] * data.flux[over, None]).astype(np.float32)
-                parts.append((normal.T, cross.T, np.full(len(normal), of_square), data.weight[over].sum()))
-            normal, cross, total = (np.stack(x, -2, dtype=np.float64) for x in list(zip(*parts, strict=True))[:3])
-            left = _misfit(normal, cross, total) / np.maximum([[p[3]] for p in parts], 1e-30)
-            return np.nan_to_num(left, nan=np.inf)
-
-        # Sobol's points are spread evenly from the first one on.
-        some = slice(n_rotations * -(-n // SOME))
-        lag = int(summits[np.argmin(misfits(summits, some).min(axis=1))])
-        # Of each of the best templates its best lag and rotation; no others are worth a start.
-        lowest = misfits(np.array([lag]), slice(None)).reshape(n, n_rotations).min(axis=1)
-        chosen = np.argsort(lowest, kind="stable")[: WORTH * query.n_starts]
-        lags = np.unique(np.clip([lag - 1, lag, lag + 1], *ends))
-        models = (chosen[:, None] * n_rotations + np.arange(n_rotations)).ravel()
-        misfit = misfits(lags, models).reshape(len(lags), len(chosen), n_rotations)
-        best_of = misfit.min(axis=(0, 2))
-        starts = []
-        for i in np.argsort(best_of, kind="stable")[: query.n_starts]:
-            k, r = np.unravel_index(int(np.argmin(misfit[:, i])), misfit[:, i].shape)
-            offset = _vertex(misfit[:, i, r], int(k))
-            rv = SPEED_OF_LIGHT * np.tanh((lags[k] + offset) * data.step)
-            rv = float(min(max(rv, query.rv_range[0]), query.rv_range[1]))
-            starts.append(Start(self.templates.cube[chosen[i]], rv, query.rotations[r], float(best_of[i])))
-        return starts
+            self._kept[key] = Views.of(
+                self.templates, query.rotations, fwhm, query.model_resolution, query.limb_darkening, frame.stride,
+                frame.lags + 1,
+            )  # fmt: skip
+        views = self._kept[key]
+        star = binned(query, frame, self.templates.grid, views.total)
+        return Inquiry(frame, self.templates, views, query, star)
 
 
-def _inside(size: int) -> np.ndarray:
-    inside = np.zeros(size, np.float32)
-    inside[1:-1] = 1.0
-    return inside
+def search(waiting: Sequence[Inquiry]) -> None:
+    """Make as many of the searches as one call holds; they have the same ``shape``."""
+    # A call of one, or a full one: each size is compiled.
+    first, size = waiting[0], max(sizes()) if len(waiting) >= max(sizes()) else 1
+    stars = together_at("search", [inquiry.star for inquiry in waiting[:size]])
+    found = [np.asarray(each) for each in _found(first.views, first.frame, stars)]
+    for inquiry, *each in zip(waiting[:size], *found, strict=True):
+        inquiry.take(*each)
 
 
-def _lowest(values: np.ndarray, n: int, apart: int) -> list[int]:
-    """Return the places of the n lowest values, so many places apart from each other."""
-    left, chosen = values.copy(), []
-    for _ in range(n):
-        j = int(np.argmin(left))
-        if not np.isfinite(left[j]):
-            break
-        chosen.append(j)
-        left[max(0, j - apart) : j + apart + 1] = np.inf
-    return chosen
+Found = tuple[
+    Int[Array, "stars starts"], Int[Array, "stars starts"], Float[Array, "stars starts"], Float[Array, "stars starts"]
+]
 
 
-def _misfit(squares: np.ndarray, cross: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Return the weighted squares (...) that remain after the continuum is solved.
+@eqx.filter_jit
+def _found(views: Views, frame: Frame, stars: Float[AnyArray, "stars four total"]) -> Found:
+    """Return template, rotation, lag and misfit of the best starts."""
+    n_rotations, end = len(views.rotations), frame.lags - 1
 
-    By a Cholesky decomposition written out: thousands of small systems, one array operation for each of their elements.
+    def compare(lags: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
+        """Compare all models at three lags; return the best and its neighbours, and what was compared, and found."""
+        possible = (lags >= 0) & (lags <= end)
+        looks = jax.vmap(partial(_looks, views, frame))(stars, jnp.clip(lags, 0, end))
+        misfit = jnp.where(possible[:, :, None], _misfits(views, looks, frame.degree), jnp.inf)
+        best = jnp.take_along_axis(lags, jnp.argmin(misfit.min(axis=2), axis=1)[:, None], axis=1)
+        return best + jnp.arange(-1, 2), (lags, misfit.reshape(len(stars), 3, -1, n_rotations))
+
+    stars = jnp.asarray(stars)
+    if frame.lags <= SUMMITS:
+        summits = jnp.broadcast_to(jnp.arange(SUMMITS), (len(stars), SUMMITS))
+    else:
+        # As many stars at a time as their arrays leave room for: on a CPU, in its cache.
+        floats = 4 * (3 * VELOCITY_DEGREE + 2) * len(views.few) * views.total
+        at_once = 1 if jax.default_backend() == "cpu" else max(1, min(len(stars), room() // (4 * floats)))
+        summits = jax.lax.map(partial(_summits, views, frame), stars, batch_size=at_once)
+    # As a loop: to compile it twice takes longer than to run it for hundreds of stars.
+    _, found = jax.lax.scan(compare, summits, length=2)
+    lags, misfit = (each[1] for each in found)
+
+    # Of each of the best templates its best lag and rotation; no others are worth a start.
+    template = jax.lax.top_k(-misfit.min(axis=(1, 3)), frame.starts)[1]
+    of_it = jnp.take_along_axis(misfit, template[:, None, :, None], axis=2)
+    place = jnp.argmin(of_it.transpose(0, 2, 1, 3).reshape(len(stars), frame.starts, -1), axis=2)
+    k, rotation = place // n_rotations, place % n_rotations
+    left, middle, right = jnp.moveaxis(jnp.take_along_axis(of_it, rotation[:, None, :, None], axis=3)[..., 0], 1, 0)
+    # Where the parabola through the three has its minimum.
+    curvature = left - 2 * middle + right
+    bent = (k == 1) & (curvature > 0) & jnp.isfinite(curvature)
+    vertex = jnp.where(bent, jnp.clip(0.5 * (left - right) / jnp.where(bent, curvature, 1.0), -0.5, 0.5), 0.0)
+    lag = frame.first + jnp.take_along_axis(lags, k, axis=1) + vertex
+    return template, rotation, lag, of_it.min(axis=(1, 3))
+
+
+def _looks(
+    views: Views, frame: Frame, star: Float[Array, "four total"], lags: Int[Array, " lags"]
+) -> Float[Array, "lags c size"]:
+    """Return what of a star lies over the models at some lags, from the first one on: what _moments returns, the
+    weights, and the weighted squares."""
+    size = views.flux.shape[1]
+    columns = jnp.concatenate([*_moments(star, frame.degree), star[:1], star[2:3]])
+    at = jax.vmap(lambda lag: jax.lax.dynamic_slice_in_dim(columns, lag, size, axis=1))(lags)
+    return at * inside(size)
+
+
+def _moments(star: Float[Array, "four total"], degree: int) -> tuple[Array, Array]:
+    """Return the weights (2 degree + 1, total), and the weighted fluxes (degree + 1, total), times each Chebyshev
+    polynomial of the places."""
+    weight, flux, _, place = star
+    polynomials = [jnp.ones_like(place), place]
+    while len(polynomials) < 2 * degree + 1:
+        polynomials.append(2 * place * polynomials[-1] - polynomials[-2])
+    weights = weight * jnp.stack(polynomials[: 2 * degree + 1])
+    return weights, flux * weights[: degree + 1]
+
+
+def _summits(views: Views, frame: Frame, star: Float[Array, "four total"]) -> Int[Array, " summits"]:
+    """Return the lags, from the first one on, at which any of a few templates fits best."""
+    degree, total = min(VELOCITY_DEGREE, frame.degree), views.total
+
+    def correlate(values: Array, transformed: Array) -> Array:
+        """Return (len(values), models, lags)."""
+        products = jnp.fft.rfft(values, axis=-1)[:, None] * transformed
+        return jnp.fft.irfft(products, total, axis=-1)[..., : frame.lags]
+
+    flat = jnp.conj(jnp.fft.rfft(jnp.asarray(inside(views.flux.shape[1])), total))
+    weight, square = correlate(jnp.stack([star[0], star[2]]), flat)[:, 0]
+    weights, fluxes = _moments(star, degree)
+    misfit = _misfit(correlate(weights, views.few_square), correlate(fluxes, views.few), square)
+    misfit = misfit / jnp.maximum(weight, 1e-30)
+    good = (weight > 0.6 * weight.max()) & jnp.all(jnp.isfinite(misfit), axis=0)
+    left = jnp.where(good, misfit.min(axis=0), jnp.inf)
+    apart = max(2, round(APART / (SPEED_OF_LIGHT * frame.step)))
+    lags = jnp.arange(frame.lags)
+    # An emulator that gives no numbers: the solver will say so.
+    chosen = [jnp.where(jnp.any(good), jnp.argmin(left), frame.lags // 2)]
+    for _ in range(SUMMITS - 1):
+        left = jnp.where(jnp.abs(lags - chosen[-1]) <= apart, jnp.inf, left)
+        chosen.append(jnp.where(jnp.any(jnp.isfinite(left)), jnp.argmin(left), chosen[0]))
+    return jnp.stack(chosen)
+
+
+def _misfits(views: Views, looks: Float[Array, "stars lags c size"], degree: int) -> Float[Array, "stars lags models"]:
+    """Return how far models are from stars, per weight; infinite where there are no numbers."""
+    weights, fluxes = looks[:, :, : 2 * degree + 1], looks[:, :, 2 * degree + 1 : 3 * degree + 2]
+    squares, cross = (jnp.moveaxis(a @ b.T, 2, 0) for a, b in ((weights, views.square), (fluxes, views.flux)))
+    weight, total = looks[:, :, -2].sum(axis=-1), looks[:, :, -1].sum(axis=-1)
+    left = _misfit(squares, cross, total[..., None]) / jnp.maximum(weight, 1e-30)[..., None]
+    return jnp.where(jnp.isfinite(left), left, jnp.inf)
+
+
+def _misfit(squares: Float[Array, ...], cross: Float[Array, ...], total: Float[Array, ...]) -> Array:
+    """Return the weighted squares (...) that remain after the continuum is solved, by Gaussian elimination.
 
     Args:
         squares: (2p − 1, ...) sums of the model's square times each Chebyshev polynomial: the normal equations of p of
@@ -322,47 +309,14 @@ def _misfit(squares: np.ndarray, cross: np.ndarray, total: np.ndarray) -> np.nda
         cross: (p, ...).
         total: (...) weighted squares of the data.
     """
-    p = len(cross)
+    i = np.arange(len(cross))
+    matrix = 0.5 * (squares[i[:, None] + i] + squares[np.abs(i[:, None] - i)])
     # Enough to keep lags with little overlap solvable; they are not chosen.
-    least = 0.5e-6 * sum(np.abs(squares[2 * i] + squares[0]) for i in range(p)) / p + 1e-30
-    left: dict[tuple[int, int], np.ndarray] = {}
+    least = 1e-6 * jnp.mean(jnp.abs(matrix[i, i]), axis=0) + 1e-30
     remains = total
-    solved: list[np.ndarray] = []
-    for i in range(p):
-        for j in range(i):
-            inner = sum((left[i, k] * left[j, k] for k in range(j)), start=0.0)
-            left[i, j] = (0.5 * (squares[i + j] + squares[i - j]) - inner) / left[j, j]
-        diagonal = 0.5 * (squares[2 * i] + squares[0]) - sum((left[i, k] ** 2 for k in range(i)), start=0.0)
-        left[i, i] = np.sqrt(np.maximum(diagonal, least))
-        value = (cross[i] - sum((left[i, k] * solved[k] for k in range(i)), start=0.0)) / left[i, i]
-        solved.append(value)
-        remains = remains - value**2
-    return np.maximum(remains, 0.0)
-
-
-def _vertex(values: np.ndarray, j: int) -> float:
-    """Return where, within half a step of j, the parabola through three values has its minimum."""
-    if not 0 < j < len(values) - 1:
-        return 0.0
-    left, middle, right = values[j - 1 : j + 2].tolist()
-    curvature = left - 2 * middle + right
-    return min(max(0.5 * (left - right) / curvature, -0.5), 0.5) if 0 < curvature < np.inf else 0.0
-
-
-def smoothed(
-    templates: Templates, rotation: float, fwhm: float, model_resolution: float | None, step: float, limb: float
-) -> np.ndarray:
-    """Return depths on the model grid, rotated, at the instrument's resolution and averaged over coarse bins."""
-    grid = templates.grid
-    pad = 64 + int(200 / grid.velocity_step)
-    total = fast_length(grid.size + 2 * pad)
-    padded = np.concatenate(
-        [templates.depth, np.repeat(templates.depth[:, -1:], pad, 1),
-         np.repeat(templates.depth[:, :1], total - grid.size - pad, 1)], axis=1,
-    )  # fmt: skip
-    k = 2 * np.pi * np.fft.rfftfreq(total, grid.velocity_step)
-    own = 0.0 if model_resolution is None else SPEED_OF_LIGHT / model_resolution
-    sigma2 = max(fwhm**2 - own**2, 0.0) / FWHM**2
-    rotate = np.asarray(rotation_transfer(jnp.asarray((k * rotation) ** 2, jnp.float32), limb))
-    transfer = rotate * np.exp(-0.5 * sigma2 * k**2) * np.sinc(k * step * SPEED_OF_LIGHT / (2 * np.pi))
-    return np.asarray(irfft(np.asarray(rfft(padded, axis=1)) * transfer, total, axis=1))[:, : grid.size]
+    for _ in range(len(i)):
+        pivot = jnp.maximum(matrix[0, 0], least)
+        remains = remains - cross[0] ** 2 / pivot
+        factor = matrix[1:, 0] / pivot
+        matrix, cross = matrix[1:, 1:] - factor[:, None] * matrix[0, 1:], cross[1:] - factor * cross[0]
+    return jnp.maximum(remains, 0.0)

@@ -207,8 +207,9 @@ def without_continuum(
 ) -> tuple[Float[AnyArray, " n"], Float[AnyArray, "c n"], Float[AnyArray, " n"]]:
     """Return the whitened residual, orthonormal rows of what the continuum explains, and the continuum."""
     w = problem.inverse_error
-    q, to_q = orthonormal(whitened(problem, problem.basis.T * (model * w)))
-    data = whitened(problem, problem.flux * w)
+    # Whitened in one product: that reads more than it computes.
+    rows = whitened(problem, jnp.concatenate([problem.basis.T * (model * w), (problem.flux * w)[None]]))
+    q, to_q, data = *orthonormal(rows[:-1]), rows[-1]
     along = q @ data
     return data - along @ q, q, problem.basis @ (along @ to_q)
 
