@@ -174,26 +174,32 @@ def _pixel_average(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np
     Args:
         lower, upper: (n,) edges in steps of the grid.
     """
-    cell = np.floor(lower).astype(np.int64)
-    cells = int(np.max(np.ceil(upper - cell)))
+    cell, last = (np.floor(edge).astype(np.int64) for edge in (lower, upper))
+    cells = int(np.max(last - cell)) + 1
     weights = np.zeros((len(lower), cells + ORDER - 1))
     table = _antiderivatives()
+
+    def integrals(fraction: np.ndarray) -> np.ndarray:
+        """Return (n, ORDER) from the left end of a cell."""
+        return np.multiply.accumulate(np.broadcast_to(fraction, (len(table), len(fraction)))).T @ table
+
+    weights[:, :ORDER] = -integrals(lower - cell)
+    to_the_end, ends = integrals(upper - last), last - cell
     for k in range(cells):
-        left, right = (np.clip(edge - cell - k, 0.0, 1.0) for edge in (lower, upper))
-        powers = np.vander(right, len(table), increasing=True) - np.vander(left, len(table), increasing=True)
-        weights[:, k : k + ORDER] += powers @ table
+        weights[:, k : k + ORDER] += np.where((ends == k)[:, None], to_the_end, (ends > k)[:, None] * table.sum(axis=0))
     return cell - (ORDER // 2 - 1), weights / weights.sum(axis=1, keepdims=True)
 
 
 @cache
 def _antiderivatives() -> np.ndarray:
-    """Return (ORDER + 1, ORDER) coefficients of the integrals from 0 of the Lagrange polynomials of points −3 … 4."""
+    """Return (ORDER, ORDER) coefficients, of x, x² …, of the integrals from 0 of the Lagrange polynomials of points
+    −3 … 4."""
     nodes = np.arange(ORDER) - (ORDER // 2 - 1)
     columns = []
     for node in nodes:
         others = nodes[nodes != node].astype(float)
         polynomial = np.polynomial.polynomial.polyfromroots(others) / np.prod(node - others)
-        columns.append(np.polynomial.polynomial.polyint(polynomial))
+        columns.append(np.polynomial.polynomial.polyint(polynomial)[1:])
     return np.stack(columns, axis=1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -137,18 +138,16 @@ def follow(
 
     def go_on(star: _Star) -> None:
         """Let a star do its own part, up to its next descents or its end."""
-        # Its matrices are small: threads would wait for each other for longer than they compute.
-        with _libraries().limit(limits=1, user_api="blas"):
-            try:
-                star.waiting = star.course.send(None)
-                under_way.append(star)
-            except StopIteration as end:
-                finished[star.index] = finish(end.value)
-            except StarpayneError as error:
-                finished[star.index] = error
-            except np.linalg.LinAlgError as error:
-                # One star that breaks the algebra must not cost the others.
-                finished[star.index] = SpectrumError(f"{star.name}: the fit broke down numerically ({error})")
+        try:
+            star.waiting = star.course.send(None)
+            under_way.append(star)
+        except StopIteration as end:
+            finished[star.index] = finish(end.value)
+        except StarpayneError as error:
+            finished[star.index] = error
+        except np.linalg.LinAlgError as error:
+            # One star that breaks the algebra must not cost the others.
+            finished[star.index] = SpectrumError(f"{star.name}: the fit broke down numerically ({error})")
 
     while True:
         # One star that takes long must not pile up the results of those behind it.
@@ -162,7 +161,8 @@ def follow(
                 break
             try:
                 spectrum = taken(source)
-                go_on(_Star(next_in, spectrum.name, course(spectrum, resolution, setup), []))
+                with _one_thread():
+                    go_on(_Star(next_in, spectrum.name, course(spectrum, resolution, setup), []))
             except StarpayneError as error:
                 finished[next_in] = error
             next_in += 1
@@ -176,8 +176,15 @@ def follow(
         _proceed(under_way, setup)
         ready = [star for star in under_way if all(request.done for request in star.waiting)]
         under_way[:] = [star for star in under_way if star not in ready]
-        for star in ready:
-            go_on(star)
+        with _one_thread():
+            for star in ready:
+                go_on(star)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Let a star's own part use one thread: its matrices are small, and threads would wait for each other for longer
+    than they compute."""
+    return _libraries().limit(limits=1, user_api="blas")
 
 
 @cache

@@ -21,7 +21,7 @@ from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import Observation
 from starpayne.fitting.pixels import AnyArray, Bands, PixelMatrix
 from starpayne.fitting.plan import Plan, half_room
-from starpayne.fitting.projection import project
+from starpayne.fitting.projection import continuum_of, project
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.solver import Parameters, Prior, Problem, Solution
 
@@ -95,11 +95,7 @@ class Scene:
         model, modes, left = (np.asarray(x, np.float64) for x in glance.seen)
         data, error = np.where(self.used, self.blank.flux, 0.0), np.where(self.used, self.error, np.inf)
         basis = np.asarray(self.blank.basis, np.float64)
-        design = basis * (model / error)[:, None]
-        # Normal equations: the continuum is wanted to a per cent, of a basis that is nearly orthogonal.
-        normal = design.T @ design
-        normal += 1e-10 * np.trace(normal) * np.eye(len(normal))
-        continuum = basis @ np.linalg.solve(normal, design.T @ (data / error))
+        continuum = continuum_of(basis * (model / error)[:, None], data / error, basis)
         residuals = setup.model.residuals
         size = 1.0 if residuals is None else float(residuals.size_at(setup.model.emulator.space, glance.labels))
         return Sight(size * modes * continuum, size * left * continuum)

@@ -35,12 +35,22 @@ def solved_continuum(problem: Problem, solution: Solution) -> tuple[np.ndarray, 
     (n,); NaN where the model has no numbers."""
     w, flux = np.asarray(problem.inverse_error, np.float64), np.asarray(problem.flux, np.float64)
     basis, model = np.asarray(problem.basis, np.float64), np.asarray(solution.model, np.float64)
-    design = whitened_in_float64(problem, basis.T * (model * w)).T
-    data = whitened_in_float64(problem, flux * w)
+    rows = whitened_in_float64(problem, np.concatenate([basis.T * (model * w), (flux * w)[None]]))
+    design, data = rows[:-1].T, rows[-1]
     if not np.all(np.isfinite(design)):
         return data, np.full(design.shape, np.nan), np.full(len(flux), np.nan)
     q, r = np.linalg.qr(design)
     return data, q, basis @ np.linalg.lstsq(r, q.T @ data, rcond=None)[0]
+
+
+def continuum_of(design: np.ndarray, data: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Return the continuum (m,) whose curves (m, c) fit data (n,) best by a design (n, c).
+
+    By normal equations, of curves that are nearly orthogonal; what no pixel determines is zero.
+    """
+    normal = design.T @ design
+    normal += 1e-12 * np.trace(normal) * np.eye(len(normal))
+    return basis @ np.linalg.solve(normal, design.T @ data)
 
 
 def standard_errors(jacobian: np.ndarray, by_cube: np.ndarray) -> np.ndarray:

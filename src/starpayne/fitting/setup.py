@@ -131,11 +131,11 @@ class Setup:
         table = self.parameters.labels.free
         if table is None:
             return lambda cube: np.zeros((0, 0))
-        return lambda cube: np.asarray(_by_cube(table, jnp.asarray(cube, jnp.float32)), np.float64)
+        return lambda cube: np.asarray(_by_cube(table, np.asarray(cube, np.float32)), np.float64)
 
 
 @partial(jax.jit, static_argnums=0)
-def _by_cube(table: LabelSpace, cube: Float[Array, " n_free"]) -> Float[Array, "n_free n_free"]:
+def _by_cube(table: LabelSpace, cube: Float[AnyArray, " n_free"]) -> Float[Array, "n_free n_free"]:
     # Of the module, not of a set-up: whoever calls `fit` star by star would compile it for each. And by JAX in float32,
     # as the solver has it: where two ends of an interval meet, both must take the same side.
     return jax.jacfwd(table.from_cube)(cube)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import lsq_linear
@@ -11,7 +13,7 @@ from starpayne.fitting.forward import log_velocity, radial_velocity
 from starpayne.fitting.noise import Noise, estimate
 from starpayne.fitting.plan import Plan
 from starpayne.fitting.problem import Descent
-from starpayne.fitting.projection import project, whitened_in_float64
+from starpayne.fitting.projection import continuum_of, project, whitened_in_float64
 from starpayne.fitting.resolution import TabulatedProfile
 from starpayne.fitting.result import FitResult
 from starpayne.fitting.setup import Setup
@@ -174,6 +176,7 @@ def inverse_in_cube(hessian: np.ndarray) -> np.ndarray:
     return np.linalg.inv(hessian + np.eye(len(hessian))) if len(hessian) else hessian
 
 
+@lru_cache(maxsize=1)  # asked where a course ends, and by the result that follows
 def converged(descent: Descent, setup: Setup) -> bool:
     """Return whether a descent has no more than chance to gain, by its derivative in float64."""
     parameters, theta = setup.parameters, descent.theta
@@ -281,8 +284,6 @@ def _curves(descent: Descent, good: bool) -> tuple[np.ndarray, np.ndarray]:
     normalised = np.asarray(descent.solution.model, np.float64)[:n]
     weight = np.asarray(problem.inverse_error, np.float64)[:n]
     basis = np.asarray(problem.basis, np.float64)[:n]
-    q, r = np.linalg.qr(basis * (normalised * weight)[:, None])
-    coefficients = np.linalg.lstsq(r, q.T @ (star.flux * weight), rcond=None)[0]
-    reached = problem.pixels.reached()[:n]
-    continuum = np.where(reached, basis @ coefficients, np.nan) * star.scale
+    continuum = continuum_of(basis * (normalised * weight)[:, None], star.flux * weight, basis)
+    continuum = np.where(problem.pixels.reached()[:n], continuum, np.nan) * star.scale
     return continuum * normalised, continuum

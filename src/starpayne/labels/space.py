@@ -60,7 +60,12 @@ class LabelSpace:
             self.refuse_unknown(constraint.coefficients, f"constraint {constraint}")
 
     def __hash__(self) -> int:
-        # A constraint holds a dict, so the generated hash would fail; the space is static data of a jitted module.
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # A constraint holds a dict, so the generated hash would fail. Made once: the space is static data of jitted
+        # modules, which look it up at every call.
         return hash((self.labels, tuple(map(str, self.constraints)), self.held))
 
     def __len__(self) -> int:
