@@ -13,13 +13,15 @@ from starpayne.fitting.bounded import bounded_step
 step_of = jax.jit(bounded_step)
 
 
-@pytest.mark.parametrize("spread", [1.0, 100.0])
-def test_step_gains_what_the_best_bounded_step_gains(spread: float, random: np.random.Generator) -> None:
+@pytest.mark.parametrize(("spread", "alike"), [(1.0, 0), (100.0, 0), (1.0, 5)])
+def test_step_gains_what_the_best_bounded_step_gains(spread: float, alike: int, random: np.random.Generator) -> None:
     for _ in range(20):
         p = 17
         # Correlated columns of very different sizes, and several parameters on a bound at the start.
         matrix = random.normal(size=(60, p)) @ (np.eye(p) + 0.4 * random.normal(size=(p, p)))
         matrix = matrix * np.geomspace(1, spread, p)
+        # Parameters that the data cannot tell apart at all.
+        matrix[:, :alike] = matrix[:, -alike:][:, :alike]
         theta = np.clip(random.uniform(-0.3, 1.3, p), 0, 1)
         residual = random.normal(size=60) * spread
         best = lsq_linear(matrix, -residual, (-theta - 1e-12, 1 - theta + 1e-12), method="bvls").x

@@ -29,13 +29,12 @@ from starpayne.fitting.solver import (
     Problem,
     Solution,
     State,
-    Trial,
     initial_state,
     model_and_jacobian,
     normalised_model,
     orthonormal,
-    secant_trial,
-    trial,
+    residual_at,
+    taught,
 )
 from starpayne.spectra import ObservedSpectrum
 
@@ -63,16 +62,19 @@ def bound_of(setup: Setup, observe: Observe) -> BoundEmulator:
 
 
 @eqx.filter_jit
-def exact_trial(bound: BoundEmulator, parameters: Parameters, problem: Problem, theta: jax.Array) -> Trial:
-    return trial(parameters, problem, theta, *model_and_jacobian(bound, parameters, problem, theta))
+def exact(bound: BoundEmulator, parameters: Parameters, problem: Problem, theta: jax.Array, steps: int = 0) -> State:
+    return initial_state(
+        parameters, problem, theta, *model_and_jacobian(bound, parameters, problem, theta), steps
+    )  # fmt: skip
 
 
 @eqx.filter_jit
-def secant(
-    bound: BoundEmulator, parameters: Parameters, problem: Problem, before: State, theta: jax.Array, step: jax.Array
-) -> Trial:
+def secant(bound: BoundEmulator, parameters: Parameters, problem: Problem, before: State, step: jax.Array) -> State:
+    theta = before.theta + step
     model = normalised_model(bound, parameters, problem, theta)
-    return secant_trial(parameters, problem, before, theta, step, model)
+    residual = residual_at(parameters, problem, theta, model)
+    after = before._replace(theta=theta, residual=residual, model=model, iteration=before.iteration + 1)
+    return taught(before, after, step)
 
 
 def test_rows_become_orthonormal() -> None:
@@ -98,33 +100,47 @@ def test_a_continuum_of_which_much_is_masked_is_still_solved(degree: int, part: 
 
 
 def test_the_projection_is_that_in_double_precision(setup: Setup, lane: Lane, observe: Observe) -> None:
-    found = exact_trial(bound_of(setup, observe), setup.parameters, lane.problem, jnp.asarray(lane.theta))
-    solution = Solution(lane.theta, 0.0, 0, np.asarray(found.model), np.asarray(found.derivative))
+    found = exact(bound_of(setup, observe), setup.parameters, lane.problem, jnp.asarray(lane.theta))
+    solution = Solution(lane.theta, 0.0, 0, np.asarray(found.model), np.asarray(found.slopes.model))
     residual, jacobian = project(lane.problem, solution)
     n = len(residual)
     assert np.allclose(found.residual[:n], residual, atol=1e-3 * np.std(residual))
-    assert np.allclose(found.jacobian[:, :n], jacobian.T, atol=1e-4 * np.abs(jacobian).max())
+    rows = np.asarray(found.slopes.residual, np.float64)
+    assert np.allclose(rows[:, :n], jacobian.T, atol=1e-4 * np.abs(jacobian).max())
     # Sums of float32 products: in units of the lengths of their rows.
-    rows = np.asarray(found.jacobian, np.float64)
     length = np.linalg.norm(rows, axis=1)
     assert np.allclose(found.hessian / np.outer(length, length), rows @ rows.T / np.outer(length, length), atol=1e-5)
+    size = length * np.linalg.norm(found.residual)
+    assert np.allclose(found.gradient / size, rows @ np.asarray(found.residual, np.float64) / size, atol=1e-5)
 
 
 def test_where_only_the_model_is_new_derivatives_follow_the_secant(setup: Setup, lane: Lane, observe: Observe) -> None:
     bound, parameters, problem = bound_of(setup, observe), setup.parameters, lane.problem
-    theta = jnp.asarray(lane.theta)
-    before = initial_state(theta, exact_trial(bound, parameters, problem, theta))
-    step = jnp.asarray(0.05 * np.random.default_rng(1).normal(size=len(theta)), jnp.float32)
-    after = secant(bound, parameters, problem, before, theta + step, step)
-    exact = exact_trial(bound, parameters, problem, theta + step)
-    scale = float(jnp.std(exact.residual))
-    assert np.allclose(after.residual, exact.residual, atol=1e-3 * scale)
-    assert np.allclose(step @ after.jacobian, after.residual - before.residual, atol=1e-3 * scale)
-    assert np.allclose(step @ after.derivative, after.model - before.model, atol=1e-5)
-    assert np.allclose(after.hessian, after.jacobian @ after.jacobian.T, rtol=1e-3, atol=1e-4 * after.hessian.max())
+    state = exact(bound, parameters, problem, jnp.asarray(lane.theta), 2)
+    random = np.random.default_rng(1)
+    for _ in range(2):
+        before, step = state, jnp.asarray(0.05 * random.normal(size=len(lane.theta)), jnp.float32)
+        state = secant(bound, parameters, problem, before, step)
+        truth = exact(bound, parameters, problem, before.theta + step)
+        scale = float(jnp.std(truth.residual))
+        assert np.allclose(state.residual, truth.residual, atol=1e-3 * scale)
+        assert np.allclose(state.slopes.residual_along(step), state.residual - before.residual, atol=1e-3 * scale)
+        assert np.allclose(state.slopes.model_along(step), state.model - before.model, atol=1e-5)
+        assert np.allclose(step @ state.slopes.whole_model(), state.model - before.model, atol=1e-5)
+        # Along what is at right angles to the step, nothing is learned.
+        across = jnp.asarray(random.normal(size=len(step)), jnp.float32)
+        across -= step * (across @ step) / (step @ step)
+        assert np.allclose(
+            state.slopes.residual_along(across), before.slopes.residual_along(across), atol=1e-3 * scale
+        )  # fmt: skip
+        rows = np.stack([state.slopes.residual_along(unit) for unit in np.eye(len(step), dtype=np.float32)])
+        assert np.allclose(state.hessian, rows @ rows.T, rtol=1e-3, atol=1e-4 * state.hessian.max())
+        assert np.allclose(state.gradient, rows @ state.residual, rtol=1e-3, atol=1e-4 * np.abs(state.gradient).max())
     # A step too short to tell anything by float32 leaves the derivatives alone.
-    tiny = secant(bound, parameters, problem, before, theta + step, step * 1e-4)
-    assert np.array_equal(tiny.jacobian, before.jacobian)
+    first = exact(bound, parameters, problem, jnp.asarray(lane.theta), 2)
+    tiny = secant(bound, parameters, problem, first, step * 1e-4)
+    assert np.array_equal(tiny.slopes.whole_model(), first.slopes.model)
+    assert np.array_equal(tiny.hessian, first.hessian)
 
 
 def test_on_a_gpu_a_descent_ends_where_it_does_on_a_cpu(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float, Int
 
 MAX_ROUNDS = 8
@@ -12,6 +13,10 @@ batch wait for the last."""
 
 ENOUGH = 1e-3
 """A round that lowers χ² by less than this fraction of what all rounds have gained is the last."""
+
+RIDGE = 3e-6
+"""Added to the unit diagonal of what is decomposed, which rounding may have made indefinite. The rounds after the first
+make up for it."""
 
 LENGTHS = 0.5 ** jnp.arange(8)
 """Lengths tried along each direction, as fractions of it."""
@@ -42,7 +47,8 @@ def bounded_step(
         slope = force + matrix @ step
         free = ~(((step <= low) & (slope > 0)) | ((step >= high) & (slope < 0)))
         ahead = jnp.where(free, -slope, 0.0)
-        newton = jnp.linalg.solve(jnp.where(free[:, None] & free[None, :], matrix, unit), ahead)
+        held = jnp.where(free[:, None] & free[None, :], matrix + RIDGE * unit, unit)
+        newton = cho_solve((jnp.linalg.cholesky(held, symmetrize_input=False), True), ahead)
         directions = jnp.stack([newton, ahead])
         tried = jnp.clip(step + LENGTHS[:, None, None] * directions, low, high).reshape(-1, len(theta))
         heights = height(tried)

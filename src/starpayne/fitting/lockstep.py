@@ -10,6 +10,7 @@ finished ones leave the batch between two rounds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -24,13 +25,13 @@ from starpayne.fitting.solver import (
     Parameters,
     Problem,
     State,
-    Trial,
     advance,
     initial_state,
     model_and_jacobian,
     normalised_model,
-    secant_trial,
-    trial,
+    renewed,
+    residual_at,
+    taught,
     used_rows,
 )
 
@@ -68,6 +69,28 @@ def derivatives(
     return jax.vmap(one, in_axes=(star_axes(problem, own), 0))(problem, theta)
 
 
+class Reached(NamedTuple):
+    """Where lanes of a call have come to: the point, what is known there, and how they are to go on.
+
+    Args:
+        theta, model, derivative, residual: at the point.
+        iteration, done: steps of this call, and whether the descent has ended.
+        damping, growth: of the next step.
+        since: steps since the derivative was exact; ``stale`` says that it is to be made anew.
+    """
+
+    theta: AnyArray
+    model: AnyArray
+    derivative: AnyArray
+    residual: AnyArray
+    iteration: AnyArray
+    done: AnyArray
+    damping: AnyArray
+    growth: AnyArray
+    since: AnyArray
+    stale: AnyArray
+
+
 @eqx.filter_jit
 def _pursue(
     bound: BoundEmulator,
@@ -82,7 +105,7 @@ def _pursue(
     growth: Float[AnyArray, " stars"],
     tolerance: Float[AnyArray, " stars"],
     since: Int[AnyArray, " stars"],
-) -> tuple[State, Int[AnyArray, " stars"], Bool[AnyArray, " stars"]]:
+) -> Reached:
     """Take a few steps, until a descent ends or needs a new derivative.
 
     Args:
@@ -90,28 +113,24 @@ def _pursue(
             two functions would be compiled.
         model, derivative: the models at theta, and their derivatives of ``since`` steps ago.
 
-    Returns:
-        where they are, how many steps each has taken since its derivative was exact, and whether it needs a new one.
     """
 
     def one(
         star: Problem, theta: Array, model: Array, derivative: Array, damping: Array, growth: Array, tolerance: Array,
         since: Array,
-    ) -> tuple[State, Array, Array]:  # fmt: skip
+    ) -> Reached:  # fmt: skip
         rows = used_rows(star)
-        state = initial_state(theta, trial(parameters, star, theta, model, derivative))
+        state = initial_state(parameters, star, theta, model, derivative, BURST)
         state = state._replace(damping=damping, growth=growth)
 
-        def secant(before: State) -> Callable[[Array, Array], Trial]:
-            def evaluate(theta: Array, step: Array) -> Trial:
-                model = normalised_model(bound, parameters, star, theta)
-                return secant_trial(parameters, star, before, theta, step, model)
-
-            return evaluate
+        def evaluate(theta: Array) -> tuple[Array, Array]:
+            model = normalised_model(bound, parameters, star, theta)
+            return residual_at(parameters, star, theta, model), model
 
         def iterate(loop: tuple[State, Int[Array, ""], Bool[Array, ""]]) -> tuple[State, Array, Array]:
             before, since, _ = loop
-            after, ratio = advance(before, rows, secant(before), tolerance)
+            after, step, ratio = advance(before, rows, evaluate, tolerance)
+            after = taught(before, after, step)
             exact = since == 0
             lost = ~exact & ((ratio < TRUSTED) | after.done)
             # A step that a secant derivative got wrong says nothing about the damping.
@@ -128,7 +147,11 @@ def _pursue(
         def proceed(loop: tuple[State, Int[Array, ""], Bool[Array, ""]]) -> Bool[Array, ""]:
             return ~loop[2] & (loop[0].iteration < BURST)
 
-        return jax.lax.while_loop(proceed, iterate, (state, since, state.done))
+        state, since, stop = jax.lax.while_loop(proceed, iterate, (state, since, state.done))
+        return Reached(
+            state.theta, state.model, state.slopes.whole_model(), state.residual, state.iteration, state.done,
+            state.damping, state.growth, since, stop,
+        )  # fmt: skip
 
     def exact() -> tuple[Array, Array]:
         return derivatives(bound, parameters, problem, theta, own)
@@ -174,7 +197,7 @@ def _look(
     """Compute models of lanes with nothing to go along."""
     for lane, model, derivative in zip(taken, *derivatives(bound, parameters, problem, theta, own), strict=False):
         lane.model, lane.derivative, lane.arrived = np.asarray(model), np.asarray(derivative), True
-        residual = trial(parameters, lane.problem, lane.theta, lane.model, lane.derivative).residual
+        residual = residual_at(parameters, lane.problem, lane.theta, lane.model)
         lane.chi2 = float(np.sum(np.asarray(residual, np.float64) ** 2))
 
 
@@ -195,20 +218,18 @@ def _some_steps(
         np.array([getattr(lane, name) for lane in filled], np.float32) for name in ("damping", "growth", "tolerance")
     )
     since = np.array([0 if renew else lane.since for lane in filled], np.int32)
-    state, since, stop = _pursue(
+    reached = _pursue(
         bound, parameters, problem, own, theta, np.array(renew), model, derivative, damping, growth, tolerance, since
     )
-    chi2 = np.sum(np.asarray(state.residual, np.float64) ** 2, axis=1)
-    where, model, derivative = (np.asarray(x) for x in (state.theta, state.model, state.derivative))
-    damping, growth, iteration, done, steps, stale = (
-        np.asarray(x).tolist() for x in (state.damping, state.growth, state.iteration, state.done, since, stop)
-    )
+    reached = Reached(*map(np.asarray, reached))
+    chi2 = np.sum(reached.residual.astype(np.float64) ** 2, axis=1).tolist()
+    iteration, done, damping, growth, since, stale = (each.tolist() for each in reached[4:])
     for i, lane in enumerate(filled[:n]):
-        lane.theta, lane.model, lane.derivative = where[i], model[i], derivative[i]
-        lane.damping, lane.growth, lane.chi2 = damping[i], growth[i], float(chi2[i])
+        lane.theta, lane.model, lane.derivative = (each[i] for each in reached[:3])
+        lane.damping, lane.growth, lane.chi2 = damping[i], growth[i], chi2[i]
         lane.iterations += iteration[i]
         lane.renewed += renew
-        lane.arrived, lane.stale, lane.since = done[i], stale[i], steps[i]
+        lane.arrived, lane.stale, lane.since = done[i], stale[i], since[i]
 
 
 def to_the_end(
@@ -232,7 +253,7 @@ def to_the_end(
     )
     chi2 = np.sum(np.asarray(state.residual, np.float64) ** 2, axis=1)
     where, model, derivative, iterations = (
-        np.asarray(x) for x in (state.theta, state.model, state.derivative, state.iteration)
+        np.asarray(x) for x in (state.theta, state.model, state.slopes.model, state.iteration)
     )
     for i, lane in enumerate(taken):
         lane.theta, lane.model, lane.derivative, lane.chi2 = where[i], model[i], derivative[i], float(chi2[i])
@@ -255,14 +276,20 @@ def _descend(
     def one(star: Problem, theta: Array, tolerance: Array, limit: Array) -> State:
         rows = used_rows(star)
 
-        def evaluate(theta: Array, step: Array) -> Trial:
-            return trial(parameters, star, theta, *model_and_jacobian(bound, parameters, star, theta))
+        def evaluate(theta: Array) -> tuple[Array, Array]:
+            model = normalised_model(bound, parameters, star, theta)
+            return residual_at(parameters, star, theta, model), model
 
         def ahead(state: State) -> Bool[Array, ""]:
             return ~state.done & (state.iteration < limit)
 
-        start = initial_state(theta, evaluate(theta, theta))
-        return jax.lax.while_loop(ahead, lambda state: advance(state, rows, evaluate, tolerance)[0], start)
+        def iterate(state: State) -> State:
+            state = advance(state, rows, evaluate, tolerance)[0]
+            _, derivative = model_and_jacobian(bound, parameters, star, state.theta)
+            return renewed(parameters, star, state, derivative)
+
+        start = initial_state(parameters, star, theta, *model_and_jacobian(bound, parameters, star, theta))
+        return jax.lax.while_loop(ahead, iterate, start)
 
     return jax.vmap(one, in_axes=(star_axes(problem, own), 0, 0, 0))(problem, theta, tolerance, limit)
 

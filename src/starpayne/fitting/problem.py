@@ -21,7 +21,7 @@ from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import Observation
 from starpayne.fitting.pixels import AnyArray, Bands, PixelMatrix
 from starpayne.fitting.plan import Plan, half_room
-from starpayne.fitting.projection import continuum_of, project
+from starpayne.fitting.projection import Solved, continuum_of, project, solve_continuum
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.solver import Parameters, Prior, Problem, Solution
 
@@ -154,9 +154,14 @@ class Descent:
         return np.asarray(self.solution.theta, np.float64)
 
     @cached_property
+    def solved(self) -> Solved:
+        """The pixels with the continuum solved, in float64; several questions need them."""
+        return solve_continuum(self.problem, self.solution)
+
+    @cached_property
     def projected(self) -> tuple[np.ndarray, np.ndarray]:
         """Whitened residual (n,) and derivative (n, p) where it ended, in float64; several questions need them."""
-        return project(self.problem, self.solution)
+        return project(self.problem, self.solution, solved=self.solved)
 
     @cached_property
     def normal(self) -> tuple[np.ndarray, np.ndarray]:

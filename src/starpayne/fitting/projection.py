@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from starpayne.fitting.solver import Problem, Solution
@@ -13,34 +15,48 @@ def whitened_in_float64(problem: Problem, rows: np.ndarray) -> np.ndarray:
     return rows - (rows @ whitener.T) @ whitener
 
 
-def project(problem: Problem, solution: Solution, known_continuum: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Return whitened residual (n,) and derivative (n, p) of the pixels with the continuum solved, in float64.
+class Solved(NamedTuple):
+    """Pixels whose continuum is solved; NaN where the model has no numbers.
 
     Args:
-        known_continuum: take the continuum that was solved for the true one, so that the derivatives keep what it could
-            have explained.
+        residual: (n,) whitened flux less what the continuum explains of it.
+        q: (n, c) orthogonal basis of that, whitened.
+        continuum: (n,).
     """
-    w = np.asarray(problem.inverse_error, np.float64)
-    derivative = np.asarray(solution.jacobian, np.float64)
-    data, q, continuum = solved_continuum(problem, solution)
-    if not np.all(np.isfinite(q)):
-        return np.full(len(w), np.nan), np.full((len(w), len(derivative)), np.nan)
-    rows = whitened_in_float64(problem, derivative * (continuum * w))
-    explained = 0.0 if known_continuum else (rows @ q) @ q.T
-    return data - q @ (q.T @ data), (explained - rows).T
+
+    residual: np.ndarray
+    q: np.ndarray
+    continuum: np.ndarray
 
 
-def solved_continuum(problem: Problem, solution: Solution) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the whitened flux (n,), an orthogonal basis (n, c) of what the continuum explains of it, and the continuum
-    (n,); NaN where the model has no numbers."""
+def solve_continuum(problem: Problem, solution: Solution) -> Solved:
+    """Solve for the continuum at a solution, in float64."""
     w, flux = np.asarray(problem.inverse_error, np.float64), np.asarray(problem.flux, np.float64)
     basis, model = np.asarray(problem.basis, np.float64), np.asarray(solution.model, np.float64)
     rows = whitened_in_float64(problem, np.concatenate([basis.T * (model * w), (flux * w)[None]]))
     design, data = rows[:-1].T, rows[-1]
     if not np.all(np.isfinite(design)):
-        return data, np.full(design.shape, np.nan), np.full(len(flux), np.nan)
+        return Solved(np.full(len(w), np.nan), np.full(design.shape, np.nan), np.full(len(w), np.nan))
     q, r = np.linalg.qr(design)
-    return data, q, basis @ np.linalg.lstsq(r, q.T @ data, rcond=None)[0]
+    along = q.T @ data
+    return Solved(data - q @ along, q, basis @ np.linalg.lstsq(r, along, rcond=None)[0])
+
+
+def project(
+    problem: Problem, solution: Solution, known_continuum: bool = False, solved: Solved | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return whitened residual (n,) and derivative (n, p) of the pixels with the continuum solved, in float64.
+
+    Args:
+        known_continuum: take the continuum that was solved for the true one, so that the derivatives keep what it could
+            have explained.
+        solved: what :func:`solve_continuum` returns, if it is known.
+    """
+    residual, q, continuum = solved or solve_continuum(problem, solution)
+    rows = np.asarray(solution.jacobian, np.float64)
+    rows = whitened_in_float64(problem, rows * (continuum * np.asarray(problem.inverse_error, np.float64)))
+    explained = 0.0 if known_continuum else (rows @ q) @ q.T
+    return residual, (explained - rows).T
 
 
 def continuum_of(design: np.ndarray, data: np.ndarray, basis: np.ndarray) -> np.ndarray:

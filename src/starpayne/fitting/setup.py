@@ -21,6 +21,7 @@ from starpayne.fitting.forward import bind, kernel_reach, refuse_intensities
 from starpayne.fitting.freedom import FreeLabels
 from starpayne.fitting.instrument import LogGrid
 from starpayne.fitting.options import FitOptions
+from starpayne.fitting.pixels import AnyArray
 from starpayne.fitting.search import Searcher
 from starpayne.fitting.solver import Parameters
 from starpayne.fitting.templates import Templates

@@ -195,7 +195,7 @@ def noise_for(descent: Descent, n_parameters: int, robust: bool) -> Noise:
     problem, used = descent.problem, descent.scene.used
     w = np.asarray(problem.inverse_error, np.float64)[used]
     # Whitened once more: C⁻¹ r is the residual less what the modes of the emulator's error explain of it.
-    residual = whitened_in_float64(problem, descent.projected[0])[used] / w
+    residual = whitened_in_float64(problem, descent.solved.residual)[used] / w
     freedom = degrees_of_freedom(descent, n_parameters)
     return estimate(residual, descent.noise.stated(w**-2.0), freedom, robust)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from starpayne.fitting.forecast import Forecast
-from starpayne.fitting.projection import solved_continuum
+from starpayne.fitting.projection import solve_continuum
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Linear:
         weight = np.asarray(problem.inverse_error, np.float64)
         model, basis = np.asarray(solution.model, np.float64), np.asarray(problem.basis, np.float64)
         to_cube = np.linalg.inv(forecast.by_cube())
-        continuum = solved_continuum(problem, solution)[2]
+        continuum = solve_continuum(problem, solution).continuum
         derivative = (np.asarray(solution.jacobian, np.float64) * continuum).T @ to_cube
         design = np.concatenate([derivative, basis * model[:, None], descent.sight.modes.T], axis=1) * weight[:, None]
         known = np.zeros((design.shape[1],) * 2)
