@@ -14,7 +14,7 @@ from starpayne.emulators import BoundEmulator
 from starpayne.emulators.base import room
 from starpayne.fitting.solver import Problem, Solution
 
-CPU_SIZES, GPU_SIZES = (1, 4, 16), (1, 16, 128)
+CPU_SIZES, GPU_SIZES = (1, 16), (1, 16, 128)
 """Lanes of a compiled call. Few sizes, because each is compiled; none larger on a CPU, where 32 lanes cost twice what
 16 do, and the last stars of a run do not fill them."""
 
