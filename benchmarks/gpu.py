@@ -92,7 +92,7 @@ def forward(data: TrainingData, width: int, depth: int, stars: int, small: bool)
     def fused(tiles: Tiling) -> dict[str, Any]:
         @eqx.filter_jit
         def function(emulator: Any, x: Any, encoding: Any) -> Any:
-            matrices = star_matrices(emulator.block, emulator.tokens(x))
+            matrices = star_matrices(emulator.block.layers(), emulator.tokens(x))
             outputs = fused_outputs(
                 emulator.block, emulator.head, matrices, encoding, emulator.activation, tiles, interpret=small
             )

@@ -42,10 +42,10 @@ def test_the_kernel_computes_the_network(labels: jax.Array, activation: str) -> 
     encoding = emulator.on().encoding[:70]  # two whole tiles and a part of one
     tokens = emulator.tokens(labels)
     found = fused_outputs(
-        emulator.block, emulator.head, star_matrices(emulator.block, tokens), encoding, activation, TILES, True
+        emulator.block, emulator.head, star_matrices(emulator.block.layers(), tokens), encoding, activation, TILES, True
     )
-    exact = emulator._outputs(tokens, encoding[None])
-    rounded = emulator.with_products("bfloat16")._outputs(tokens, encoding[None])
+    exact = emulator._outputs(emulator.block.layers(), tokens, encoding[None])
+    rounded = emulator.with_products("bfloat16")._outputs(emulator.block.layers(), tokens, encoding[None])
     scatter = float(jnp.std(exact))
     assert found.shape == exact.shape
     assert float(jnp.std(found - exact)) < 0.01 * scatter

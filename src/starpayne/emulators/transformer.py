@@ -7,7 +7,7 @@ values depend on the labels alone and are made once per star and layer, whatever
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from starpayne.emulators.base import BoundEmulator, Emulator, HostArray, SpectralDomain
-from starpayne.emulators.blocks import Block, StarMatrices, run_blocks, star_matrices
+from starpayne.emulators.blocks import Block, Layer, StarMatrices, run_blocks, star_matrices
 from starpayne.emulators.fused import fused_outputs, fusible
 from starpayne.emulators.layers import ACTIVATIONS, check_activation, rms_norm
 from starpayne.errors import RecipeError
@@ -200,22 +200,24 @@ class TransformerPayne(Emulator):
     ) -> Float[Array, "stars channels wavelengths"]:
         """Return all channels of many stars at encoded wavelengths, in pieces that fit in the caches."""
         stars, (n, d) = labels.shape[0], encoding.shape
-        rows = rows_at_once(d)
+        rows, layers = rows_at_once(d), self.block.layers()
         if stars * n <= rows:
-            outputs = self._outputs(self.tokens(labels), encoding[None])
+            outputs = self._outputs(layers, self.tokens(labels), encoding[None])
         else:
             pieces = pad_and_split(encoding, rows)
             groups = pad_and_split(labels, max(1, rows // n))
             # A gradient makes the activations of each piece anew: to store them all and fetch them again took longer
             # (0.49 of a plain product's speed at 64×4 on one core, and 0.54 this way).
-            outputs = jax.lax.map(jax.checkpoint(lambda group: self._outputs(self.tokens(group), pieces)), groups)
+            outputs = jax.lax.map(
+                jax.checkpoint(lambda group: self._outputs(layers, self.tokens(group), pieces)), groups
+            )
         return self._scaled(outputs.reshape(-1, *outputs.shape[-2:])[:stars, :n])
 
     def all_at_once(
         self, labels: Float[Array, "stars labels"], encoding: Float[Array, "wavelengths d"]
     ) -> Float[Array, "stars channels wavelengths"]:
         """Return :meth:`spectra`, whatever memory that takes."""
-        return self._scaled(self._outputs(self.tokens(labels), encoding[None]))
+        return self._scaled(self._outputs(self.block.layers(), self.tokens(labels), encoding[None]))
 
     def _scaled(
         self, outputs: Float[Array, "stars wavelengths channels"]
@@ -226,7 +228,7 @@ class TransformerPayne(Emulator):
         self, labels: Float[Array, "stars labels"], encoding: Float[Array, "wavelengths d"]
     ) -> Float[Array, "stars channels wavelengths"]:
         """Return :meth:`spectra` by the kernel for GPUs, with products in bfloat16; it has no derivative."""
-        matrices = star_matrices(self.block, self.tokens(labels))
+        matrices = star_matrices(self.block.layers(), self.tokens(labels))
         return self._scaled(fused_outputs(self.block, self.head, matrices, encoding, self.activation))
 
     def watched(
@@ -238,28 +240,30 @@ class TransformerPayne(Emulator):
             tokens: those of :meth:`tokens`, or others in their place.
             encoding: of the wavelengths, all of which go through the network at once.
         """
-        outputs, weights = self._through(star_matrices(self.block, tokens), encoding)
+        layers = self.block.layers()
+        outputs, weights = self._through(layers, star_matrices(layers, tokens), encoding)
         shape = (len(tokens), len(encoding), *weights[0].shape[1:])
         return self._scaled(outputs), jnp.stack([layer.reshape(shape) for layer in weights])
 
     def _outputs(
-        self, tokens: Float[Array, "stars tokens d"], pieces: Float[Array, "pieces wavelengths d"]
-    ) -> Float[Array, "stars allwavelengths channels"]:
+        self, layers: Sequence[Layer], tokens: Float[Array, "stars tokens d"],
+        pieces: Float[Array, "pieces wavelengths d"],
+    ) -> Float[Array, "stars allwavelengths channels"]:  # fmt: skip
         """Return the unscaled outputs at all pieces of the wavelengths, one after the other."""
-        matrices, (_, n, _) = star_matrices(self.block, tokens), pieces.shape
+        matrices, (_, n, _) = star_matrices(layers, tokens), pieces.shape
         stars = len(tokens)
         if len(pieces) == 1:
-            return self._through(matrices, pieces[0])[0]
-        outputs = jax.lax.map(jax.checkpoint(lambda piece: self._through(matrices, piece)[0]), pieces)
+            return self._through(layers, matrices, pieces[0])[0]
+        outputs = jax.lax.map(jax.checkpoint(lambda piece: self._through(layers, matrices, piece)[0]), pieces)
         return jnp.moveaxis(outputs, 0, 1).reshape(stars, len(pieces) * n, -1)
 
     def _through(
-        self, matrices: StarMatrices, encoding: Float[Array, "wavelengths d"]
+        self, layers: Sequence[Layer], matrices: StarMatrices, encoding: Float[Array, "wavelengths d"]
     ) -> tuple[Float[Array, "stars wavelengths channels"], list[Float[Array, "rows heads tokens"]]]:
         """Return the unscaled outputs, and the attention of each layer."""
         stars, (n, d) = matrices.to_scores.shape[1], encoding.shape
         start = jnp.broadcast_to(encoding, (stars, n, d)).reshape(stars * n, d)
-        stream, weights = run_blocks(self.block, matrices, start, self.products, self.activation)
+        stream, weights = run_blocks(layers, matrices, start, self.products, self.activation)
         hidden = ACTIVATIONS[self.activation](rms_norm(stream) @ self.head[0])
         return (hidden @ self.head[1]).reshape(stars, n, -1), weights
 
