@@ -9,6 +9,8 @@ repeated, at most twice, where it missed the limit by a fifth. Compilation is no
 
 from __future__ import annotations
 
+# AET has an environment of its own.
+# pyright: reportMissingImports=false
 import argparse
 import contextlib
 import json

@@ -31,6 +31,7 @@ from starpayne.evaluation import evaluate
 from starpayne.grid import Grid
 from starpayne.importers import import_folder
 from starpayne.training import Recipe, TrainingData, train
+from starpayne.training.architectures import TransformerArchitecture
 
 TRIES = 3
 
@@ -101,6 +102,7 @@ def fraction(facts: Mapping[str, Any], operations: float) -> float:
 def aet_operations(recipe: Recipe, spectra: int, wavelengths: int) -> float:
     """Return the operations of one forward pass as AET does it: query and output projected at every wavelength."""
     a = recipe.architecture
+    assert isinstance(a, TransformerArchitecture)
     row = a.depth * (4 * a.width**2 + 4 * a.width * a.tokens + 16 * a.width**2) + 2 * a.width**2 + 2 * a.width
     star = a.tokens * (2 * a.width**2 + a.depth * 4 * a.width**2)
     return float(spectra * (wavelengths * row + star))

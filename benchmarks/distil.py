@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from yardstick import record
@@ -45,7 +46,7 @@ def main() -> None:
     name = min(teachers, key=lambda n: teachers[n].validation["mae"])
     teacher = teachers[name]
 
-    def progress(step: int, steps: int, facts: object) -> None:
+    def progress(step: int, steps: int, facts: Mapping[str, object]) -> None:
         if "validation_mae" in facts or "teacher_spectra" in facts:
             print(step, steps, facts, flush=True)
 

@@ -26,6 +26,7 @@ from yardstick import data_folder, record
 
 from starpayne.emulators.blocks import star_matrices
 from starpayne.emulators.fused import Tiling, fused_outputs, tiling
+from starpayne.emulators.transformer import BoundTransformerPayne
 from starpayne.importers import import_folder
 from starpayne.training import Recipe, TrainingData
 from starpayne.training.build import build
@@ -72,6 +73,7 @@ def forward(data: TrainingData, width: int, depth: int, stars: int, small: bool)
     recipe = Size(width, depth, stars, len(data.wavelength), 1).recipe()
     emulator = build(data, recipe)
     bound = emulator.on(data.wavelength)
+    assert isinstance(bound, BoundTransformerPayne)
     labels = jnp.asarray(data.space.sobol(stars, 0), jnp.float32)
     operations = useful(recipe, stars, len(data.wavelength))
     facts: dict[str, Any] = {"stars": stars, "wavelengths": len(data.wavelength), "tflop": operations / 1e12}

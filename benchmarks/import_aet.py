@@ -7,6 +7,8 @@ same. Printed is the largest difference in flux, whose lines are a tenth of the 
 
 from __future__ import annotations
 
+# AET has an environment of its own.
+# pyright: reportMissingImports=false
 import argparse
 import os
 import subprocess

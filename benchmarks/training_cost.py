@@ -28,6 +28,7 @@ from yardstick import data_folder, record, speeds
 
 from starpayne.importers import import_folder
 from starpayne.training import Recipe, TrainingData
+from starpayne.training.architectures import TransformerArchitecture
 from starpayne.training.build import build
 from starpayne.training.loop import Run
 
@@ -64,6 +65,7 @@ GPU = [Size(256, 16, 64, 500, 8), Size(256, 16, 64, 500, 8, "bfloat16")]
 def useful(recipe: Recipe, spectra: int, wavelengths: int) -> float:
     """Return the operations of the products of one forward pass, as our formulation needs them."""
     a = recipe.architecture
+    assert isinstance(a, TransformerArchitecture)
     d, layers, tokens = a.width, a.depth, a.tokens
     scores = d // a.head_width * tokens
     row = layers * (4 * d * scores + 16 * d**2) + 2 * d**2 + 2 * d
@@ -74,7 +76,9 @@ def useful(recipe: Recipe, spectra: int, wavelengths: int) -> float:
 
 def nominal(recipe: Recipe, spectra: int, wavelengths: int) -> float:
     """Return the operations of one forward pass as arXiv:2407.05751 counts them."""
-    return 20.0 * recipe.architecture.width**2 * recipe.architecture.depth * spectra * wavelengths
+    a = recipe.architecture
+    assert isinstance(a, TransformerArchitecture)
+    return 20.0 * a.width**2 * a.depth * spectra * wavelengths
 
 
 def seconds(work: Callable[[], Any]) -> np.ndarray:
@@ -120,10 +124,10 @@ def measure(data: TrainingData, size: Size, turns: int) -> dict[str, Any]:
         yardsticks.append(speeds())
     best = {name: np.min(t, axis=0) for name, t in times.items()}
     peak = np.max(yardsticks, axis=0)
-    need, paper = useful(recipe, run.batch, size.wavelengths), nominal(recipe, run.batch, size.wavelengths)
+    need, paper = useful(recipe, size.spectra, size.wavelengths), nominal(recipe, size.spectra, size.wavelengths)
     step, forward_pass = 3 * need / best["step"] / 1e9, need / best["forward"] / 1e9
     facts = {
-        "spectra_x_wavelengths": f"{run.batch}x{size.wavelengths}",
+        "spectra_x_wavelengths": f"{size.spectra}x{size.wavelengths}",
         "yardstick_gflops": [round(float(y[0]), 1) for y in yardsticks],
         "step_ms": round(1e3 * best["step"][0], 2),
         "useful_gflops": round(step[0], 1),
