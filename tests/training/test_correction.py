@@ -22,6 +22,7 @@ from starpayne.errors import BundleError, RecipeError, TrainingError
 from starpayne.evaluation import drift, evaluate, forgotten
 from starpayne.exporting import export
 from starpayne.grid import Grid
+from starpayne.inside.atlas import atlas
 from starpayne.labels import Label, LabelSpace
 from starpayne.training import FineTuning, few_spectra, finetune, train
 from starpayne.training.marginal_likelihood import Expected, covariance, maximise_likelihood
@@ -55,6 +56,25 @@ def test_any_model_is_made_better_and_its_base_is_left_alone(
     assert facts["settings"]["moves"] == "correction"
     assert facts["weights_stored"] == 20 * 5 + 5 + 20 * len(toy.WAVELENGTH)
     assert facts["weights_in_all"] >= facts["weights_stored"]
+
+
+def test_products_of_a_corrected_transformer_can_be_rounded(transformer_model: Model, deeper_grid: Grid) -> None:
+    exact = finetune(transformer_model, few_spectra(transformer_model, deeper_grid, 10), CORRECTION).model.emulator
+    assert exact.with_products("float32") is exact
+    labels = toy.SPACE.sobol(4, 5)
+    rounded = exact.predict(labels, precision="bfloat16").flux
+    difference = np.abs(rounded - exact.predict(labels).flux).max()
+    assert 0 < difference < 0.05
+    with pytest.raises(RecipeError, match="precision = 'half' is not known"):
+        exact.with_products("half")
+
+
+def test_attention_of_a_corrected_transformer_is_that_of_its_base(
+    transformer_model: Model, deeper_grid: Grid
+) -> None:  # fmt: skip
+    tuned = finetune(transformer_model, few_spectra(transformer_model, deeper_grid, 10), CORRECTION).model
+    with pytest.raises(BundleError, match="give the model that it corrects"):
+        atlas(tuned, deeper_grid, 2)
 
 
 def test_a_spectrum_is_left_out_as_if_it_had_not_been_there(payne_model: Model, deeper_grid: Grid) -> None:

@@ -8,7 +8,7 @@ and a dear code its discrepancy). The base model is left as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -107,6 +107,10 @@ class Corrected(Emulator):
     def matrix_axes(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         return {}
 
+    def with_products(self, precision: str) -> Corrected:
+        base = self.base.with_products(precision)
+        return self if base is self.base else replace(self, base=base)
+
     @property
     def native_wavelength(self) -> np.ndarray:
         return self.wavelength.values
@@ -134,6 +138,9 @@ class BoundCorrected(BoundEmulator):
 
     def batch(self, labels: Float[Array, "stars labels"]) -> Float[Array, "stars channels wavelengths"]:
         return self._corrected(self.inner.batch(labels), labels)
+
+    def values(self, labels: Float[Array, "stars labels"]) -> Float[Array, "stars channels wavelengths"]:
+        return self._corrected(self.inner.values(labels), labels)
 
     def whole(self, labels: Float[Array, " labels"]) -> Float[Array, "channels wavelengths"]:
         return self._corrected(self.inner.whole(labels), labels)

@@ -191,8 +191,7 @@ class Searcher:
 
 def search(waiting: Sequence[Inquiry]) -> None:
     """Make as many of the searches as one call holds; they have the same ``shape``."""
-    # A call of one, or a full one: each size is compiled.
-    first, size = waiting[0], max(sizes()) if len(waiting) >= max(sizes()) else 1
+    first, size = waiting[0], max(size for size in sizes() if size <= len(waiting))
     stars = together_at("search", [inquiry.star for inquiry in waiting[:size]])
     found = [np.asarray(each) for each in _found(first.views, first.frame, stars)]
     for inquiry, *each in zip(waiting[:size], *found, strict=True):

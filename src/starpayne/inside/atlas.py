@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from starpayne.bundle import Model
-from starpayne.emulators import TransformerPayne
+from starpayne.emulators import Corrected, TransformerPayne
 from starpayne.errors import BundleError, SpectrumError
 from starpayne.evaluation.rows import held_out
 from starpayne.fitting.forward import refuse_intensities
@@ -83,6 +83,8 @@ def atlas(
         BundleError: for another architecture; GridError: the grid's labels are not the model's, or no row is left.
     """
     network = model.emulator
+    if isinstance(network, Corrected) and isinstance(network.base, TransformerPayne):
+        raise BundleError("this is a TransformerPayne with a correction added to it: give the model that it corrects")
     if not isinstance(network, TransformerPayne):
         raise BundleError(
             f"attention is what a TransformerPayne has; this model is of the architecture {network.architecture!r}, "
