@@ -216,6 +216,9 @@ def fitted_spectrum(result: FitResult) -> Figure:
         axis.set_xlim(wavelength[0], wavelength[-1])
         for i, (start, stop) in enumerate(masked_ranges(wavelength, used)):
             axis.axvspan(start, stop, color=COLOURS[4], alpha=0.25, lw=0, label=None if i else "not used")
+    # Below all lines: in no corner of a spectrum is there room for it.
+    low, high = flux.get_ylim()
+    flux.set_ylim(low - 0.14 * (high - low), high)
     flux.legend(fontsize=7, loc="lower left", ncols=4)
     residual.legend(fontsize=7, loc="upper right")
     _wavelength_axis(residual, result.medium)
