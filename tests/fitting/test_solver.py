@@ -28,14 +28,12 @@ from starpayne.fitting.solver import (
     Parameters,
     Problem,
     Solution,
-    State,
-    initial_state,
     model_and_jacobian,
     normalised_model,
     orthonormal,
     residual_at,
-    taught,
 )
+from starpayne.fitting.steps import State, initial_state, taught
 from starpayne.spectra import ObservedSpectrum
 
 Observe = Callable[..., ObservedSpectrum]

@@ -29,7 +29,7 @@ class Lane:
     Args:
         problem: its leaves are NumPy arrays, without a star axis.
         theta: (p,) where it is, in the unit cube.
-        tolerance: as of :func:`starpayne.fitting.solver.advance`.
+        tolerance: as of :func:`starpayne.fitting.steps.advance`.
         max_iterations: it is given up after.
         model, derivative: (n,), (p, n) there; None until computed.
         chi2, iterations: so far; ``renewed`` counts the exact derivatives.

@@ -24,16 +24,12 @@ from starpayne.fitting.pixels import AnyArray
 from starpayne.fitting.solver import (
     Parameters,
     Problem,
-    State,
-    advance,
-    initial_state,
     model_and_jacobian,
     normalised_model,
-    renewed,
     residual_at,
-    taught,
     used_rows,
 )
+from starpayne.fitting.steps import State, advance, initial_state, renewed, taught
 
 CACHED = 16 * 2**20
 """Bytes of derivatives of one star above which labels are differentiated by one after another: a wide network is

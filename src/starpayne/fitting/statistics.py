@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -176,9 +176,18 @@ def inverse_in_cube(hessian: np.ndarray) -> np.ndarray:
     return np.linalg.inv(hessian + np.eye(len(hessian))) if len(hessian) else hessian
 
 
-@lru_cache(maxsize=1)  # asked where a course ends, and by the result that follows
 def converged(descent: Descent, setup: Setup) -> bool:
     """Return whether a descent has no more than chance to gain, by its derivative in float64."""
+    # Asked where a course ends, and for the result that follows.
+    if descent not in _CONVERGED:
+        _CONVERGED[descent] = _converged(descent, setup)
+    return _CONVERGED[descent]
+
+
+_CONVERGED: WeakKeyDictionary[Descent, bool] = WeakKeyDictionary()
+
+
+def _converged(descent: Descent, setup: Setup) -> bool:
     parameters, theta = setup.parameters, descent.theta
     residual, jacobian = descent.projected
     if not (np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian))):
