@@ -108,7 +108,6 @@ def _pursue(
         renew: compute models and derivatives first; what is given is not looked at. By a value, not by what is given:
             two functions would be compiled.
         model, derivative: the models at theta, and their derivatives of ``since`` steps ago.
-
     """
 
     def one(
