@@ -126,6 +126,15 @@ def label_recovery(recoveries: Mapping[str, Recovery]) -> Figure:
     return figure
 
 
+def _legend_below_lines(axis: Any) -> None:
+    """Add a legend to a spectrum below all of its lines: in no corner is there room for one, nor above, at a title."""
+    low, high = axis.get_ylim()
+    # As high as a line of text takes, whatever the size of the axis.
+    room = 0.22 / axis.get_window_extent().transformed(axis.figure.dpi_scale_trans.inverted()).height
+    axis.set_ylim(low - room * (high - low), high)
+    axis.legend(fontsize=7, loc="lower left", ncols=4)
+
+
 def examples(evaluation: Evaluation, title: str = "") -> Figure:
     """The median and the worst held-out spectrum with their residuals."""
     order = np.argsort(evaluation.per_spectrum)
@@ -149,7 +158,7 @@ def examples(evaluation: Evaluation, title: str = "") -> Figure:
         )  # fmt: skip
         flux.set_ylabel("flux / continuum" if evaluation.quantity == "flux" else "π intensity / continuum")
         residual.set_ylabel("residual")
-        flux.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, frameon=False)
+        _legend_below_lines(flux)
         for axis in (flux, residual):
             axis.set_xlim(wavelength[0], wavelength[-1])
     _wavelength_axis(axes[-1, 0], evaluation.medium)
@@ -216,10 +225,7 @@ def fitted_spectrum(result: FitResult) -> Figure:
         axis.set_xlim(wavelength[0], wavelength[-1])
         for i, (start, stop) in enumerate(masked_ranges(wavelength, used)):
             axis.axvspan(start, stop, color=COLOURS[4], alpha=0.25, lw=0, label=None if i else "not used")
-    # Below all lines: in no corner of a spectrum is there room for it.
-    low, high = flux.get_ylim()
-    flux.set_ylim(low - 0.14 * (high - low), high)
-    flux.legend(fontsize=7, loc="lower left", ncols=4)
+    _legend_below_lines(flux)
     residual.legend(fontsize=7, loc="upper right")
     _wavelength_axis(residual, result.medium)
     return figure
