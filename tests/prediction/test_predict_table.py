@@ -212,7 +212,7 @@ def test_a_slow_emulator_has_short_chunks(payne_model: Model) -> None:
 
 def test_memory_does_not_grow_with_the_spectra(payne_model: Model, tmp_path: Path) -> None:
     model = bundle.save(payne_model, tmp_path / "m.model")
-    first, table = write_table(tmp_path / "f.csv", toy.labels(100)), write_table(tmp_path / "t.csv", toy.labels(1500))
+    first, table = write_table(tmp_path / "f.csv", toy.labels(500)), write_table(tmp_path / "t.csv", toy.labels(1500))
     before, after, size = json.loads(
         toy.python(
             """
@@ -228,7 +228,7 @@ def test_memory_does_not_grow_with_the_spectra(payne_model: Model, tmp_path: Pat
             model, first, table, out = sys.argv[1:]
             emulator = bundle.load(model)
             wavelength = log_grid(5000.1, 5009.7, 5000 / 9.6 * 20_000)
-            # What imports and compilation take is not the spectra's.
+            # What imports, compilation and the heaps of threads take is not the spectra's: of 100 rows not all yet.
             predict_table(emulator, first, out + ".first", wavelength=wavelength, memory=2**23)
             before = peak()
             found = predict_table(emulator, table, out, wavelength=wavelength, memory=2**23)
@@ -240,7 +240,7 @@ def test_memory_does_not_grow_with_the_spectra(payne_model: Model, tmp_path: Pat
     )  # fmt: skip
     assert size > 118e6
     assert after < 1e9
-    assert after - before < 0.5 * size, (before, after)
+    assert after - before < 0.3 * size, (before, after)
 
 
 def test_from_the_shell(payne_model: Model, tmp_path: Path, monkeypatch, capsys) -> None:
