@@ -1,14 +1,15 @@
 """Rotation, Gaussian broadening and the residual Doppler shift as one product in Fourier space.
 
 On a grid of equal steps in ln λ all three are convolutions with kernels whose Fourier transforms are known in closed
-form, exact and differentiable down to zero width. They are functions of the *squares* of the widths, which is also
-what the
-solver varies: at zero width the derivative by the width vanishes, that by its square does not.
+form, exact and differentiable down to zero width. They are functions of the *squares* of the widths, which is also what
+the solver varies: at zero width the derivative by the width vanishes, that by its square does not.
 """
 
 from __future__ import annotations
 
-import equinox as eqx
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
@@ -19,10 +20,10 @@ from starpayne.fitting.pixels import AnyArray
 LIMB_DARKENING = 0.6
 """Linear limb-darkening coefficient of a Sun-like star in the optical (Gray 2005, p. 464)."""
 
-Scalar = Float[Array, ""] | float
+Scalar = Float[AnyArray, ""] | float
 
 
-class Broadening(eqx.Module):
+class Broadening(NamedTuple):
     """The transfer function of a grid, with enough room behind its end that nothing wraps round.
 
     Args:
@@ -35,7 +36,7 @@ class Broadening(eqx.Module):
     ramp: Float[AnyArray, " padding"]
     frequency: Float[AnyArray, " frequencies"]
     instrument2: Float[AnyArray, ""]
-    limb_darkening: float = eqx.field(static=True)
+    limb_darkening: Float[AnyArray, ""]
 
     @classmethod
     def on(
@@ -50,7 +51,7 @@ class Broadening(eqx.Module):
         ramp = np.concatenate([np.zeros(guard), smooth, np.ones(guard)])
         frequency = 2 * np.pi * np.fft.rfftfreq(total, grid.velocity_step)
         return cls(jnp.asarray(ramp, jnp.float32), jnp.asarray(frequency, jnp.float32),
-                   jnp.asarray(instrument**2, jnp.float32), float(limb_darkening))  # fmt: skip
+                   jnp.asarray(instrument**2, jnp.float32), jnp.asarray(limb_darkening, jnp.float32))  # fmt: skip
 
     def transfer(self, shift: Scalar, vsini2: Scalar, sigma2: Scalar) -> Complex[Array, " frequencies"]:
         """Return the transfer function.
@@ -83,7 +84,8 @@ class Broadening(eqx.Module):
         return self.back(self.spectrum(depth) * self.transfer(shift, vsini2, sigma2), depth.shape[-1])
 
 
-def rotation_transfer(s2: Float[Array, "*n"], limb_darkening: float) -> Float[Array, "*n"]:
+@jax.jit
+def rotation_transfer(s2: Float[Array, "*n"], limb_darkening: Scalar) -> Float[Array, "*n"]:
     """Return the Fourier transform of Gray's rotation profile at s² = (frequency · v sin i)².
 
     The profile of a sphere with linear limb darkening (Gray 2005, eq. 18.14) is a half-ellipse plus a parabola; their

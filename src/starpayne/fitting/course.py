@@ -158,7 +158,7 @@ def see(scene: Scene, theta: np.ndarray, setup: Setup) -> Generator[list[Asked],
     glance = scene.glance(theta, setup)
     if not glance.done:
         yield [glance]
-    return scene.sight(glance, setup)
+    return glance.sight
 
 
 def follow(

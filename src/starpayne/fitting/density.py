@@ -71,7 +71,7 @@ def target_of(descent: Descent, setup: Setup) -> Target:
     # A flat density in the cube is a logistic one in the logits, whose curvature is 2u(1 − u).
     slope = cube * (1 - cube)
     covariance = np.linalg.inv(hessian * np.outer(slope, slope) + np.diag(2 * slope))
-    problem = eqx.tree_at(lambda p: p.high, problem, high.astype(np.float32))
+    problem = problem._replace(high=high.astype(np.float32))
     target = Target(
         descent.scene.star.bound, parameters, problem,
         np.log(cube / (1 - cube)).astype(np.float32), np.linalg.cholesky(covariance).astype(np.float32),

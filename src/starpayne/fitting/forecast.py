@@ -56,7 +56,7 @@ class Forecast:
         """Return (n, p) the derivative of the whitened pixels by the solver's coordinates, in float64."""
         descent, problem = self.descent, self.descent.problem
         if not emulator_error:
-            sight = Sight(np.zeros((0, len(descent.scene.used))), np.zeros(len(descent.scene.used)))
+            sight = Sight.nothing(len(descent.scene.used))
             problem = descent.scene.problem(sight, Noise())
         return project(problem, descent.solution, known_continuum)[1]
 

@@ -175,19 +175,26 @@ def _pixel_average(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np
         lower, upper: (n,) edges in steps of the grid.
     """
     cell, last = (np.floor(edge).astype(np.int64) for edge in (lower, upper))
-    cells = int(np.max(last - cell)) + 1
-    weights = np.zeros((len(lower), cells + ORDER - 1))
-    table = _antiderivatives()
+    ends = last - cell
+    cells = int(np.max(ends)) + 1
+    # A row for each point of the grid, of all pixels: longer rows are quicker, as there are few points.
+    weights = np.zeros((cells + ORDER - 1, len(lower)))
+    table = np.ascontiguousarray(_antiderivatives().T)
+    whole = table.sum(axis=1, keepdims=True)
 
     def integrals(fraction: np.ndarray) -> np.ndarray:
-        """Return (n, ORDER) from the left end of a cell."""
-        return np.multiply.accumulate(np.broadcast_to(fraction, (len(table), len(fraction)))).T @ table
+        """Return (ORDER, n) from the left end of a cell."""
+        powers = np.empty((ORDER, len(fraction)))
+        powers[0] = fraction
+        for k in range(1, ORDER):
+            np.multiply(powers[k - 1], fraction, out=powers[k])
+        return table @ powers
 
-    weights[:, :ORDER] = -integrals(lower - cell)
-    to_the_end, ends = integrals(upper - last), last - cell
+    weights[:ORDER] = -integrals(lower - cell)
+    to_the_end = integrals(upper - last)
     for k in range(cells):
-        weights[:, k : k + ORDER] += np.where((ends == k)[:, None], to_the_end, (ends > k)[:, None] * table.sum(axis=0))
-    return cell - (ORDER // 2 - 1), weights / weights.sum(axis=1, keepdims=True)
+        weights[k : k + ORDER] += to_the_end * (ends == k) + whole * (ends > k)
+    return cell - (ORDER // 2 - 1), (weights / weights.sum(axis=0)).T
 
 
 @cache
@@ -208,8 +215,9 @@ def _keep_inside(start: np.ndarray, weights: np.ndarray, size: int) -> tuple[np.
     profile."""
     width = weights.shape[1]
     moved = np.clip(start, 0, max(0, size - width))
-    out = weights.copy()
-    for row in np.flatnonzero(moved != start):
+    beyond = np.flatnonzero(moved != start)
+    out = weights.copy() if len(beyond) else weights
+    for row in beyond:
         out[row] = 0.0
         columns = np.arange(width) + start[row] - moved[row]
         good = (columns >= 0) & (columns < width)

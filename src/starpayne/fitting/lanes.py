@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -138,5 +138,5 @@ def star_axes(problem: Problem, own: frozenset[str]) -> Problem:
     return jax.tree_util.tree_map_with_path(axis, problem)
 
 
-EACH = frozenset(field.name for field in fields(Problem)) - {"broadening"}
+EACH = frozenset(Problem._fields) - {"broadening"}
 """Fields of a problem that stars of a survey have each for themselves."""

@@ -31,6 +31,11 @@ class Noise:
     weight: np.ndarray = field(default_factory=lambda: np.ones(0))
     inflation: float = 1.0
 
+    @property
+    def nothing(self) -> bool:
+        """Whether the stated errors stay as they are."""
+        return self.jitter == 0 and not len(self.weight)
+
     def like(self, other: Noise) -> bool:
         """Return whether the jitter is the same to a few per cent."""
         return abs(self.jitter - other.jitter) <= ALIKE * self.jitter
@@ -46,6 +51,11 @@ class Noise:
         return np.maximum(total - self.jitter**2, 1e-12)
 
 
+def by_chance(freedom: int) -> float:
+    """Return the χ² that chance allows (3 σ) where the errors are as stated."""
+    return freedom * (1 + 3 * np.sqrt(2 / freedom))
+
+
 def estimate(residual: np.ndarray, stated: np.ndarray, freedom: int, robust: bool) -> Noise:
     """Return the noise with which the residuals would have a reduced χ² of 1.
 
@@ -58,7 +68,7 @@ def estimate(residual: np.ndarray, stated: np.ndarray, freedom: int, robust: boo
     Returns:
         no noise where χ² is no larger than chance (3 σ) allows without it.
     """
-    if np.sum(residual**2 / stated) <= freedom * (1 + 3 * np.sqrt(2 / freedom)):
+    if np.sum(residual**2 / stated) <= by_chance(freedom):
         return Noise()
 
     def weight(total: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,14 +23,14 @@ else:
 ROWS = 16
 """Pixels of a block."""
 
-PAD_WINDOW, PAD_BLOCKS = 8, 8
+PAD_BAND, PAD_WINDOW, PAD_BLOCKS = 8, 8, 8
 """Sizes are rounded up to multiples of these, so that stars of one set-up share one compiled function."""
 
 WASTE = 2
 """Windows wider than this many times what neighbouring pixels need mean gaps: then blocks end at those."""
 
 
-class PixelMatrix(eqx.Module):
+class PixelMatrix(NamedTuple):
     """A banded matrix from the model grid to observed pixels, in blocks.
 
     Args:
@@ -56,7 +55,7 @@ class PixelMatrix(eqx.Module):
 
     def reached(self) -> np.ndarray:
         """Return (pixels,) bool: which have a weight at all."""
-        rows = np.any(np.asarray(self.weights) != 0, axis=-1).ravel()
+        rows = _any(np.asarray(self.weights)).ravel()
         return rows if self.place is None else rows[np.asarray(self.place)]
 
 
@@ -71,17 +70,24 @@ class Bands(NamedTuple):
     first: np.ndarray
     weights: np.ndarray
 
-    def matrix(self, size: int) -> PixelMatrix:
-        """Return it in blocks, for a grid of so many points."""
-        n, width = self.weights.shape
-        first = _filled(self.first, np.asarray(self.weights.any(axis=1)))
+    def matrix(self, size: int, pixels: int | None = None) -> PixelMatrix:
+        """Return it in blocks, for a grid of so many points.
+
+        Args:
+            pixels: how many it is to give; those beyond its own have no weights.
+        """
+        own, width = self.weights.shape
+        n, band = pixels or own, min(_rounded(width, PAD_BAND), size)
+        first, used = np.zeros(n, np.int64), np.zeros(n, bool)
+        first[:own], used[:own] = self.first, _any(self.weights)
+        first = _filled(first, used)
         edges = np.arange(0, n, ROWS)
-        needed = width + int(np.max(_spans(first, edges)))
-        usual = width + int(np.ceil((ROWS - 1) * np.percentile(np.abs(np.diff(first)), 90))) if n > 1 else width
+        needed = band + int(np.max(_spans(first, edges)))
+        usual = band + (ROWS - 1) * _most(np.abs(np.diff(first)))
         limit = _rounded(min(needed, WASTE * usual), PAD_WINDOW)
         place = None
         if needed > limit or n % ROWS:
-            edges = _edges(first, limit - width)
+            edges = _edges(first, limit - band)
             lengths = np.diff([*edges, n])
             block = np.repeat(np.arange(len(edges)), lengths)
             place = block * ROWS + np.arange(n) - edges[block]
@@ -91,12 +97,23 @@ class Bands(NamedTuple):
         blocks = len(edges) if place is None else _rounded(len(edges), PAD_BLOCKS)
         start = np.zeros(blocks, np.int32)
         start[: len(edges)] = np.minimum(np.minimum.reduceat(first, edges), size - window)
-        weights = np.zeros((blocks * ROWS, window), np.float32)
-        columns = (first - start[block])[:, None] + np.arange(width)
-        weights[(np.arange(n) if place is None else place)[:, None], columns] = self.weights
+        weights = np.zeros(blocks * ROWS * window, np.float32)
+        begin = (np.arange(n) if place is None else place) * window + first - start[block]
+        weights[begin[:own, None] + np.arange(width)] = self.weights
         return PixelMatrix(
             start, weights.reshape(blocks, ROWS, window), None if place is None else place.astype(np.int32)
         )
+
+
+def _any(weights: np.ndarray) -> np.ndarray:
+    """Return (...) bool: which rows (..., K) hold anything but zeros. Much faster than to ask for any."""
+    return np.abs(weights) @ np.ones(weights.shape[-1], weights.dtype) > 0
+
+
+def _most(steps: np.ndarray) -> int:
+    """Return what nine of ten are no larger than; 0 for none."""
+    place = int(np.ceil(0.9 * (len(steps) - 1)))
+    return int(np.partition(steps, place)[place]) if len(steps) else 0
 
 
 def _filled(first: np.ndarray, used: np.ndarray) -> np.ndarray:

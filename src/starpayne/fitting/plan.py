@@ -28,7 +28,8 @@ class Plan:
         cube: (n_free,) labels in the unit cube.
         rv: centre of the velocity's room, km/s; ``shift`` its (low, start, high) in km/s around it.
         vsini, broadening: (low, start, top) in km/s.
-        used: (n,) the pixels of χ²; None until they are chosen.
+        used: (n,) the pixels of χ², and basis: (n, columns) the curves of the continuum that they determine; None until
+            they are chosen.
         coverage: the fraction of the range shared by spectrum and model that they span.
     """
 
@@ -38,6 +39,7 @@ class Plan:
     vsini: tuple[float, float, float]
     broadening: tuple[float, float, float]
     used: np.ndarray | None = None
+    basis: np.ndarray | None = None
     coverage: float = 0.0
 
     @classmethod
@@ -154,7 +156,8 @@ def share_pixels(plans: list[Plan], star: Observation, setup: Setup) -> list[Pla
     used = star.used & possible
     if setup.options.line_mask is not None:
         used &= setup.options.line_mask.keeps(star.wavelength / doppler_factor(plans[0].rv), domain.medium)
-    needed = len(plans[0].cube) + setup.options.continuum.basis(star.own_wavelength, used).shape[1] + 3
+    basis = setup.options.continuum.basis(star.own_wavelength, used)
+    needed = len(plans[0].cube) + basis.shape[1] + 3
     if used.sum() <= needed:
         raise SpectrumError(
             about(
@@ -163,4 +166,4 @@ def share_pixels(plans: list[Plan], star: Observation, setup: Setup) -> list[Pla
                 "continuum less freedom, or mask less",
             )
         )
-    return [replace(plan, used=used, coverage=coverage) for plan in plans]
+    return [replace(plan, used=used, basis=basis, coverage=coverage) for plan in plans]

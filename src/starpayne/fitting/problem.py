@@ -13,20 +13,19 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from starpayne.emulators import BoundEmulator
-from starpayne.fitting.broadening import Broadening
 from starpayne.fitting.forward import log_velocity
 from starpayne.fitting.instrument import LogGrid
-from starpayne.fitting.lanes import lanes, shapes, stacked
+from starpayne.fitting.lanes import EACH, lanes, shapes, stacked, star_axes
 from starpayne.fitting.noise import Noise
 from starpayne.fitting.observation import Observation
-from starpayne.fitting.pixels import AnyArray, Bands, PixelMatrix
+from starpayne.fitting.pixels import AnyArray
 from starpayne.fitting.plan import Plan, half_room
-from starpayne.fitting.projection import Solved, continuum_of, project, solve_continuum
+from starpayne.fitting.projection import Solved, project, solve_continuum
 from starpayne.fitting.setup import Setup
-from starpayne.fitting.solver import Parameters, Prior, Problem, Solution
+from starpayne.fitting.solver import Parameters, Prior, Problem, Solution, without_continuum
 
-PAD_PIXELS, PAD_BAND = 256, 8
-"""Sizes are rounded up to multiples of these, so that stars of one set-up share one compiled function."""
+PAD_PIXELS = 256
+"""Their number is rounded up to a multiple of this, so that stars of one set-up share one compiled function."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,7 @@ class Scene:
 
     Args:
         star, plan: what is fitted, and from where.
-        blank: the problem, on every pixel of the observation (those that are not used have no weight yet).
+        blank: the problem with the stated errors alone, on every pixel of the observation.
         error: (n,) as stated; ``used`` (n,) bool, both padded.
     """
 
@@ -48,8 +47,9 @@ class Scene:
     @classmethod
     def of(cls, star: Observation, plan: Plan, setup: Setup) -> Scene:
         """Prepare the arrays."""
-        options, n = setup.options, len(star.wavelength)
+        n = len(star.wavelength)
         assert plan.used is not None
+        assert plan.basis is not None
         size = -(-n // PAD_PIXELS) * PAD_PIXELS
 
         def padded(array: np.ndarray, fill: float = 0.0) -> np.ndarray:
@@ -57,70 +57,61 @@ class Scene:
             out[:n] = array
             return out
 
-        basis = conditioned(options.continuum.basis(star.own_wavelength, plan.used), plan.used)
+        basis = conditioned(plan.basis, plan.used)
+        used = np.zeros(size, bool)
+        used[:n] = plan.used
+        error = padded(star.error, 1.0)
         problem = Problem(
             broadening=setup.broadening(star.grid, half_room(star), star.uniform or 0.0),
-            pixels=widened(star.bands(plan.rv), size, star.grid.size).matrix(star.grid.size),
+            pixels=star.bands(plan.rv).matrix(star.grid.size, size),
             flux=padded(star.flux).astype(np.float32),
-            inverse_error=np.zeros(size, np.float32),
+            inverse_error=np.where(used, 1 / error, 0.0).astype(np.float32),
             basis=padded(basis).astype(np.float32),
             whitener=np.zeros((0, size), np.float32),
             low=plan.low.astype(np.float32),
             high=plan.high.astype(np.float32),
             prior=_prior(plan, setup),
         )
-        used = np.zeros(size, bool)
-        used[:n] = plan.used
-        return cls(star, plan, problem, padded(star.error, 1.0), used)
+        return cls(star, plan, problem, error, used)
 
     def seen_from(self, theta: np.ndarray, setup: Setup) -> Sight:
         """Return the emulator's error as the pixels see it, for the star at ``theta``."""
         glance = self.glance(theta, setup)
         if not glance.done:
             look(setup, [glance])
-        return self.sight(glance, setup)
+        return glance.sight
 
     def glance(self, theta: np.ndarray, setup: Setup) -> Glance:
-        """Return what has to be computed, best for several stars together, before there can be a :meth:`sight`."""
-        n_labels = len(setup.parameters.labels)
-        labels = setup.parameters.labels.from_cube(np.asarray(theta[:n_labels], np.float32))
+        """Return what has to be computed, best for several stars together, before it is known what the pixels see of
+        the emulator's error."""
+        cube = np.asarray(theta[: len(setup.parameters.labels)], np.float32)
         widths = widths_at(self.plan, setup.parameters, theta).astype(np.float32)
-        return Glance(self.star.bound, self.star.grid, self.blank, labels, widths, has_error=setup.has_error)
-
-    def sight(self, glance: Glance, setup: Setup) -> Sight:
-        """Return the emulator's error as the pixels see it, of a glance that is done."""
-        if glance.seen is None:
-            size = len(self.used)
-            return Sight(np.zeros((0, size)), np.zeros(size))
-        model, modes, left = (np.asarray(x, np.float64) for x in glance.seen)
-        data, error = np.where(self.used, self.blank.flux, 0.0), np.where(self.used, self.error, np.inf)
-        basis = np.asarray(self.blank.basis, np.float64)
-        continuum = continuum_of(basis * (model / error)[:, None], data / error, basis)
-        residuals = setup.model.residuals
-        size = 1.0 if residuals is None else float(residuals.size_at(setup.model.emulator.space, glance.labels))
-        return Sight(size * modes * continuum, size * left * continuum)
+        seen = None if setup.has_error else Sight.nothing(len(self.used))
+        return Glance(self.star.bound, self.star.grid, self.blank, cube, widths, seen)
 
     def problem(self, sight: Sight, noise: Noise) -> Problem:
         """Return the problem with the emulator's error, and with noise added to it and the stated errors."""
         used = self.used
-        variance = self.error[used] ** 2 + sight.left[used] ** 2
-        inverse = np.zeros(len(used))
+        variance = self.error[used] ** 2 + np.asarray(sight.left[used], np.float64) ** 2
+        inverse = np.zeros(len(used), np.float32)
         inverse[used] = noise.variance(variance) ** -0.5
-        # An emulator that gives no numbers: the solver finds that out, an eigenvalue problem would only stop.
-        modes = sight.modes if np.all(np.isfinite(sight.modes)) else np.zeros((0, len(used)))
-        whitener = whitener_of(modes * inverse).astype(np.float32)
-        return replace(self.blank, inverse_error=inverse.astype(np.float32), whitener=whitener)
+        return self.blank._replace(inverse_error=inverse, whitener=whitener_of(sight.modes * inverse))
 
 
 @dataclass(frozen=True, eq=False)
 class Sight:
-    """The emulator's error on the pixels, times the continuum: modes (k, n), and what they leave (n,).
+    """The emulator's error on the pixels, times the continuum: modes (k, n), and what they leave (n,), float32.
 
     What they leave is taken to be alike over one line-spread function: no averaging of it is claimed.
     """
 
     modes: np.ndarray
     left: np.ndarray
+
+    @classmethod
+    def nothing(cls, size: int) -> Sight:
+        """Return that of an emulator without error, on so many pixels."""
+        return cls(np.zeros((0, size), np.float32), np.zeros(size, np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,27 +171,31 @@ class Descent:
 
 @dataclass(eq=False)
 class Glance:
-    """The model and the emulator's error at one place, still to be seen on the pixels of a star.
+    """The emulator's error at one place, still to be seen on the pixels of a star.
 
     Args:
         bound, grid: the emulator on its grid.
-        problem: of the star, without the noise.
-        labels, widths: the place: physical labels; shift, vsini², sigma².
-        has_error: whether there is anything to be seen.
-        seen: normalised model (n,), error modes (k, n) and what they leave (n,); None until it is computed.
+        problem: of the star, with the stated errors.
+        cube, widths: the place: free labels in the unit cube; shift, vsini², sigma².
+        seen: None until it is computed.
     """
 
     bound: BoundEmulator
     grid: LogGrid
     problem: Problem
-    labels: np.ndarray
+    cube: np.ndarray
     widths: np.ndarray
-    has_error: bool
-    seen: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    seen: Sight | None = None
 
     @property
     def done(self) -> bool:
-        return self.seen is not None or not self.has_error
+        return self.seen is not None
+
+    @property
+    def sight(self) -> Sight:
+        """What was seen."""
+        assert self.seen is not None
+        return self.seen
 
     @cached_property
     def shape(self) -> object:
@@ -210,40 +205,49 @@ class Glance:
 
 def look(setup: Setup, waiting: Sequence[Glance]) -> None:
     """Compute as many glances as one call holds, of problems whose arrays have the same shapes."""
-    first = waiting[0]
+    first, residuals = waiting[0], setup.model.residuals
     curves = setup.error_curves(first.grid, first.problem.broadening)
     assert curves is not None
+    assert residuals is not None
     size = lanes(first.bound, len(curves[0]), len(waiting))
     filled = [*waiting[:size], *[waiting[-1]] * (size - len(waiting))]
-    pixels = stacked([glance.problem for glance in filled], frozenset({"pixels"})).pixels
-    labels, widths = (np.stack([getattr(glance, name) for glance in filled]) for name in ("labels", "widths"))
-    seen = _observe(first.bound, first.problem.broadening, pixels, labels, widths, *curves)
-    model, modes, left = (np.asarray(x) for x in seen)
-    for i, glance in enumerate(waiting[:size]):
-        glance.seen = model[i], modes[i], left[i]
+    problem = stacked([glance.problem for glance in filled], EACH)
+    labels = setup.parameters.labels.from_cube(np.stack([glance.cube for glance in filled]))
+    widths = np.stack([glance.widths for glance in filled])
+    relative = residuals.size_at(setup.model.emulator.space, labels).astype(np.float32)
+    seen = _observe(first.bound, problem, labels, widths, relative, *curves)
+    for glance, modes, left in zip(waiting[:size], *map(np.asarray, seen), strict=False):
+        glance.seen = Sight(modes, left)
 
 
 @eqx.filter_jit
 def _observe(
     bound: BoundEmulator,
-    broadening: Broadening,
-    pixels: PixelMatrix,
+    problem: Problem,
     labels: Float[AnyArray, "stars n_labels"],
     widths: Float[AnyArray, "stars three"],
+    relative: Float[AnyArray, " stars"],
     spectra: Complex[AnyArray, "k frequencies"],
     left: Float[AnyArray, " grid"],
-) -> tuple[Float[Array, "stars n"], Float[Array, "stars k n"], Float[Array, "stars n"]]:
-    """Return the normalised models, and the emulator's error modes and what they leave, on the pixels."""
+) -> tuple[Float[Array, "stars k n"], Float[Array, "stars n"]]:
+    """Return the emulator's error modes and what they leave on the pixels, times the continuum.
+
+    Args:
+        problem: its arrays have a star axis.
+        relative: the size of the error of each star, as a multiple of the typical one.
+        spectra, left: of the typical error; see :meth:`starpayne.fitting.setup.Setup.error_curves`.
+    """
 
     def one(
-        pixels: PixelMatrix, labels: Array, widths: Array
-    ) -> tuple[Float[Array, " n"], Float[Array, "k n"], Float[Array, " n"]]:
-        own = broadening.spectrum(bound(labels) - 1)
-        products = jnp.concatenate([own[None], spectra]) * broadening.transfer(*widths)
-        seen = pixels(broadening.back(products, len(left)))
-        return 1 + seen[0], seen[1:], pixels(jnp.asarray(left))
+        star: Problem, labels: Array, widths: Array, relative: Array
+    ) -> tuple[Float[Array, "k n"], Float[Array, " n"]]:
+        own = star.broadening.spectrum(bound(labels) - 1)
+        products = jnp.concatenate([own[None], spectra]) * star.broadening.transfer(*widths)
+        seen = star.pixels(star.broadening.back(products, len(left)))
+        continuum = relative * without_continuum(star, 1 + seen[0])[2]
+        return seen[1:] * continuum, star.pixels(jnp.asarray(left)) * continuum
 
-    return jax.vmap(one)(pixels, labels, widths)
+    return jax.vmap(one, in_axes=(star_axes(problem, EACH), 0, 0, 0))(problem, labels, widths, relative)
 
 
 def conditioned(basis: np.ndarray, used: np.ndarray) -> np.ndarray:
@@ -257,28 +261,17 @@ def conditioned(basis: np.ndarray, used: np.ndarray) -> np.ndarray:
     return basis @ (directions[kept].T * (np.sqrt(used.sum()) / size[kept]))
 
 
-def widened(bands: Bands, size: int, grid_size: int) -> Bands:
-    """Return a matrix with rows of zeros up to ``size``, and bands of a rounded width."""
-    n, width = bands.weights.shape
-    band = -(-width // PAD_BAND) * PAD_BAND
-    first, weights = np.zeros(size, np.int32), np.zeros((size, band), np.float32)
-    # The band is widened on the right with zeros, and shifted left where that would leave the grid.
-    back = np.maximum(bands.first + band - grid_size, 0)
-    columns = np.arange(width) + back[:, None]
-    weights[np.arange(n)[:, None], columns] = bands.weights
-    first[:n] = bands.first - back
-    return Bands(first, weights)
-
-
 def whitener_of(modes: np.ndarray) -> np.ndarray:
-    """Return (k, n) Bᵀ such that x − B Bᵀ x is (I + MᵀM)^(−1/2) x for modes M (k, n)."""
-    if not len(modes):
-        return modes
-    square, directions = np.linalg.eigh(modes @ modes.T)
+    """Return (k, n) float32 Bᵀ such that x − B Bᵀ x is (I + MᵀM)^(−1/2) x for float32 modes M (k, n)."""
+    square = np.asarray(modes @ modes.T, np.float64)
+    # An emulator that gives no numbers: the solver finds that out, an eigenvalue problem would only stop.
+    if not len(modes) or not np.all(np.isfinite(square)):
+        return np.zeros((0, modes.shape[1]), np.float32)
+    square, directions = np.linalg.eigh(square)
     square = np.maximum(square, 1e-12)
     # Along a direction with eigenvalue 1 + s² of the covariance, 1 − b² s² = (1 + s²)^(−1/2).
     length = np.sqrt((1 - 1 / np.sqrt(1 + square)) / square)
-    return length[:, None] * (directions.T @ modes)
+    return (length[:, None] * directions.T).astype(np.float32) @ modes
 
 
 def widths_at(plan: Plan, parameters: Parameters, theta: np.ndarray) -> np.ndarray:

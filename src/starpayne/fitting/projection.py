@@ -39,7 +39,15 @@ def solve_continuum(problem: Problem, solution: Solution) -> Solved:
         return Solved(np.full(len(w), np.nan), np.full(design.shape, np.nan), np.full(len(w), np.nan))
     q, r = np.linalg.qr(design)
     along = q.T @ data
-    return Solved(data - q @ along, q, basis @ np.linalg.lstsq(r, along, rcond=None)[0])
+    return Solved(data - q @ along, q, basis @ solved_for(r, along))
+
+
+def solved_for(triangle: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Solve a triangular system; the least squares of the shortest solution where that cannot be told."""
+    size = np.abs(np.diag(triangle))
+    if not len(size) or size.min() < 1e-8 * size.max():
+        return np.linalg.lstsq(triangle, values, rcond=None)[0]
+    return np.linalg.solve(triangle, values)
 
 
 def project(

@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -122,7 +121,7 @@ class Setup:
         def make() -> tuple[np.ndarray, np.ndarray]:
             curves = np.concatenate([residuals.modes, residuals.noise[None]])
             curves = onto_grid(residuals.wavelength, curves, grid).astype(np.float32)
-            return np.asarray(broadening.spectrum(jnp.asarray(curves[:-1]))), curves[-1]
+            return np.asarray(jax.jit(Broadening.spectrum)(broadening, curves[:-1])), curves[-1]
 
         return self._once(("error", grid, np.asarray(broadening.ramp).tobytes()), make)
 

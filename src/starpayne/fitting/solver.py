@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -45,7 +44,7 @@ class Parameters:
         return (*self.labels.names, *(name for name, free in extra.items() if free))
 
 
-class Prior(eqx.Module):
+class Prior(NamedTuple):
     """Independent Gaussians on labels (physical units), shift, v sin i and broadening (km/s), in this order.
 
     Args:
@@ -57,7 +56,7 @@ class Prior(eqx.Module):
     inverse_sigma: Float[AnyArray, " values"]
 
 
-class Problem(eqx.Module):
+class Problem(NamedTuple):
     """One star: everything the solver needs but the emulator; padded pixels have an inverse error of 0.
 
     Args:

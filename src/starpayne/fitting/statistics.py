@@ -5,12 +5,11 @@ from __future__ import annotations
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import lsq_linear
 
 from starpayne.emulators import flags_for
 from starpayne.fitting.forward import log_velocity, radial_velocity
-from starpayne.fitting.noise import Noise, estimate
+from starpayne.fitting.noise import Noise, by_chance, estimate
 from starpayne.fitting.plan import Plan
 from starpayne.fitting.problem import Descent
 from starpayne.fitting.projection import continuum_of, project, whitened_in_float64
@@ -31,6 +30,9 @@ UNCONSTRAINED = 0.25
 
 AT_BOUND = 1e-4
 """Distance from a bound, as a fraction of the range, at which a parameter counts as lying on it."""
+
+PIVOTS = 20
+"""Rounds in which the best step inside the cube is found, or is looked for otherwise."""
 
 CONVERGED = 0.06
 """A converged fit has less than this, times the reduced χ², of χ² to gain: it is within 0.25 σ of the minimum."""
@@ -146,24 +148,43 @@ def to_gain(gradient: np.ndarray, hessian: np.ndarray, theta: np.ndarray) -> flo
     if not len(theta):
         return 0.0
     inside = np.clip(theta, 0.0, 1.0)
-    low, high = -inside - 1e-9, 1 - inside + 1e-9
-    # Most often the parameters on a bound stay there, and the step of the others stays inside.
-    held = ((inside < 1e-6) & (gradient > 0)) | ((inside > 1 - 1e-6) & (gradient < 0))
-    free = np.flatnonzero(~held)
-    step = np.zeros(len(theta))
-    try:
-        if len(free):
-            step[free] = -cho_solve(cho_factor(hessian[np.ix_(free, free)]), gradient[free])
-    except np.linalg.LinAlgError:  # the data say nothing at all of some direction
-        step[:] = np.inf
-    slope = gradient + hessian @ np.where(np.isfinite(step), step, 0.0)
-    stays = np.all((step >= low) & (step <= high)) and np.all(np.where(inside < 0.5, slope, -slope)[held] >= 0)
-    if not stays:
+    step = _pivoted(gradient, hessian, inside)
+    if step is None:
         # A root of the second derivative, and the residual that has this gradient: the same in p rows as in all.
         square, directions = np.linalg.eigh(hessian)
         root = np.sqrt(np.maximum(square, 1e-14 * square[-1] + 1e-300))
-        step = lsq_linear(root[:, None] * directions.T, -(directions.T @ gradient) / root, (low, high), "bvls").x
+        bounds = -inside - 1e-9, 1 - inside + 1e-9
+        step = lsq_linear(
+            root[:, None] * directions.T, -(directions.T @ gradient) / root, bounds, "bvls", max_iter=500
+        ).x
     return float(-2 * gradient @ step - step @ hessian @ step)
+
+
+def _pivoted(gradient: np.ndarray, hessian: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
+    """Return the best step from a point of the unit cube that ends in it; None if it is not found in a few rounds.
+
+    By block principal pivoting (Kim & Park 2011, SIAM J. Sci. Comput. 33, 3261): all that lies beyond a bound is put on
+    it, and all that would turn inwards from one is let go, at once. It most often ends soon, but need not.
+    """
+    low, high = -inside, 1 - inside
+    at_low, at_high = (inside < 1e-6) & (gradient > 0), (inside > 1 - 1e-6) & (gradient < 0)
+    for _ in range(PIVOTS):
+        free = np.flatnonzero(~(at_low | at_high))
+        step = np.where(at_low, low, np.where(at_high, high, 0.0))
+        if len(free):
+            ahead, block = -(gradient + hessian @ step)[free], hessian[np.ix_(free, free)]
+            try:
+                np.linalg.cholesky(block)
+            except np.linalg.LinAlgError:  # the data say nothing at all of some direction
+                return None
+            step[free] = np.linalg.solve(block, ahead)
+        slope = gradient + hessian @ step
+        below, above = step < low - 1e-9, step > high + 1e-9
+        inwards = at_low & (slope < 0) | at_high & (slope > 0)
+        if not (below | above | inwards).any():
+            return step
+        at_low, at_high = (at_low | below) & ~inwards, (at_high | above) & ~inwards
+    return None
 
 
 def inverse_in_cube(hessian: np.ndarray) -> np.ndarray:
@@ -202,10 +223,13 @@ def _converged(descent: Descent, setup: Setup) -> bool:
 def noise_for(descent: Descent, n_parameters: int, robust: bool) -> Noise:
     """Return the noise with which the reduced χ² of a descent would be 1."""
     problem, used = descent.problem, descent.scene.used
+    freedom = degrees_of_freedom(descent, n_parameters)
+    if descent.noise.nothing and descent.chi2 < 0.999 * by_chance(freedom):
+        # What is estimated from is smaller still.
+        return Noise()
     w = np.asarray(problem.inverse_error, np.float64)[used]
     # Whitened once more: C⁻¹ r is the residual less what the modes of the emulator's error explain of it.
     residual = whitened_in_float64(problem, descent.solved.residual)[used] / w
-    freedom = degrees_of_freedom(descent, n_parameters)
     return estimate(residual, descent.noise.stated(w**-2.0), freedom, robust)
 
 
