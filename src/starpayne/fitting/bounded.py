@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float, Int
 
-MAX_ROUNDS = 8
-"""Of a hundred steps of real descents, 99 promise 98 % or more of what they would after twenty rounds; all lanes of a
-batch wait for the last."""
+MAX_ROUNDS = 20
+"""Of a thousand steps of real descents 970 are found in eight rounds, and two of the others promise less than 98 % of
+what the best would; all lanes of a batch wait for the last."""
 
-ENOUGH = 1e-3
-"""A round that lowers χ² by less than this fraction of what all rounds have gained is the last."""
+TRIES = 3
+"""Rounds in which the number of parameters that are on the wrong side of a bound may fail to fall."""
 
 RIDGE = 3e-6
-"""Added to the unit diagonal of what is decomposed, which rounding may have made indefinite. The rounds after the first
-make up for it."""
+"""Added to the unit diagonal of what is decomposed, which rounding may have made indefinite."""
 
-LENGTHS = 0.5 ** jnp.arange(8)
-"""Lengths tried along each direction, as fractions of it."""
+
+class Pivoting(NamedTuple):
+    """A step that is looked for: which parameters are held on a bound, and what has been found.
+
+    Args:
+        on_low, on_high: (p,) which are held.
+        best: (p,) of the steps so far, cut at the bounds, the one that leads lowest; ``lowest`` is where.
+        fewest: parameters on the wrong side, at the fewest; ``tries`` are left for that number to fall.
+        rounds: so many so far.
+        found: whether the best step of all is found.
+    """
+
+    on_low: Bool[Array, " p"]
+    on_high: Bool[Array, " p"]
+    best: Float[Array, " p"]
+    lowest: Float[Array, ""]
+    fewest: Int[Array, ""]
+    tries: Int[Array, ""]
+    rounds: Int[Array, ""]
+    found: Bool[Array, ""]
 
 
 def bounded_step(
@@ -27,40 +46,53 @@ def bounded_step(
 ) -> tuple[Float[Array, " p"], Float[Array, ""]]:
     """Return the damped step that stays in the unit cube, and by how much it should lower χ².
 
-    A projected Newton method (Bertsekas 1982, SIAM J. Control Optim. 20, 221): parameters on a bound that push
-    outwards are held, the others are solved, and the way there, bent along the bounds, is searched for its lowest
-    point. A parameter is let go again when the others make it turn inwards. Merely to clip the solution at the bounds
-    is not enough: with many labels that the spectrum hardly constrains, the clipped step may lead uphill.
+    Block principal pivoting (Kim & Park 2011, SIAM J. Sci. Comput. 33, 3261): the free parameters are solved; all that
+    are beyond a bound are put on it, and all that would turn inwards from one are let go. Should that go round in
+    circles, only the last of them is, which comes to an end. Merely to clip the solution at the bounds is not enough:
+    with many labels that the spectrum hardly constrains, the clipped step may lead uphill.
     """
     diagonal = jnp.diagonal(hessian)
     scale = jnp.sqrt(jnp.maximum(diagonal, 1e-10 * jnp.max(diagonal) + 1e-20))
-    unit = jnp.eye(len(theta))
+    unit, places = jnp.eye(len(theta)), jnp.arange(len(theta))
     # In units of each parameter's own curvature: float32 keeps its digits.
     matrix = hessian / (scale[:, None] * scale) + damping * unit
     force, low, high = gradient / scale, -theta * scale, (1 - theta) * scale
 
-    def height(step: Float[Array, "*n p"]) -> Float[Array, "*n"]:
-        return step @ force + 0.5 * jnp.sum(step @ matrix * step, axis=-1)
-
-    def improve(loop: tuple[Array, Array, Array]) -> tuple[Array, Int[Array, ""], Bool[Array, ""]]:
-        step, rounds, _ = loop
+    def pivot(state: Pivoting) -> Pivoting:
+        on_low, on_high = state.on_low, state.on_high
+        free = ~(on_low | on_high)
+        held = jnp.where(on_low, low, jnp.where(on_high, high, 0.0))
+        block = jnp.where(free[:, None] & free[None, :], matrix + RIDGE * unit, unit)
+        ahead = jnp.where(free, -(force + matrix @ held), 0.0)
+        step = held + cho_solve((jnp.linalg.cholesky(block, symmetrize_input=False), True), ahead)
         slope = force + matrix @ step
-        free = ~(((step <= low) & (slope > 0)) | ((step >= high) & (slope < 0)))
-        ahead = jnp.where(free, -slope, 0.0)
-        held = jnp.where(free[:, None] & free[None, :], matrix + RIDGE * unit, unit)
-        newton = cho_solve((jnp.linalg.cholesky(held, symmetrize_input=False), True), ahead)
-        directions = jnp.stack([newton, ahead])
-        tried = jnp.clip(step + LENGTHS[:, None, None] * directions, low, high).reshape(-1, len(theta))
-        heights = height(tried)
-        best = jnp.nanargmin(jnp.where(jnp.isfinite(heights), heights, jnp.inf))
-        gained = height(step) - heights[best]
-        better = gained > 0
-        step = jnp.where(better, tried[best], step)
-        return step, rounds + 1, ~(gained > -ENOUGH * height(step))
+        below, above = free & (step < low), free & (step > high)
+        inwards = (on_low & (slope < 0)) | (on_high & (slope > 0))
+        wrong = below | above | inwards
+        number = jnp.sum(wrong)
+        fewer = number < state.fewest
+        last = places == jnp.max(jnp.where(wrong, places, -1))
+        moved = wrong & (fewer | (state.tries > 0) | last)
+        inside = jnp.clip(step, low, high)
+        height = inside @ force + 0.5 * inside @ matrix @ inside
+        lower = height < state.lowest
+        return Pivoting(
+            on_low=(on_low | (below & moved)) & ~(inwards & moved),
+            on_high=(on_high | (above & moved)) & ~(inwards & moved),
+            best=jnp.where(lower, inside, state.best),
+            lowest=jnp.where(lower, height, state.lowest),
+            fewest=jnp.minimum(number, state.fewest),
+            tries=jnp.where(fewer, TRIES, jnp.maximum(state.tries - 1, 0)),
+            rounds=state.rounds + 1,
+            found=number == 0,
+        )
 
-    def proceed(loop: tuple[Array, Array, Array]) -> Bool[Array, ""]:
-        return (loop[1] < MAX_ROUNDS) & ~loop[2]
-
-    start = jnp.clip(jnp.zeros_like(theta), low, high)
-    step = jax.lax.while_loop(proceed, improve, (start, jnp.asarray(0), jnp.asarray(False)))[0] / scale
+    start, none = jnp.clip(jnp.zeros_like(theta), low, high), jnp.asarray(0)
+    first = Pivoting(
+        on_low=(start <= low) & (force > 0), on_high=(start >= high) & (force < 0), best=start,
+        lowest=jnp.zeros_like(force[0]), fewest=none + len(theta) + 1, tries=none + TRIES, rounds=none,
+        found=jnp.asarray(False),
+    )  # fmt: skip
+    last = jax.lax.while_loop(lambda state: (state.rounds < MAX_ROUNDS) & ~state.found, pivot, first)
+    step = last.best / scale
     return step, -(2 * gradient @ step + step @ hessian @ step)
