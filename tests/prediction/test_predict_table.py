@@ -115,12 +115,17 @@ def test_a_prediction_that_was_stopped_ends_with_the_same_bytes(payne_model: Mod
             predict_table(
                 payne_model, table, tmp_path / "s.zarr", memory=CHUNK_OF_TEN, progress=stop_after(chunks)
             )  # fmt: skip
-        assert Predictions.open(tmp_path / "s.zarr").status.sum() == 10 * chunks
+        stopped = Predictions.open(tmp_path / "s.zarr")
+        assert stopped.status.sum() == 10 * chunks
+        assert np.flatnonzero(stopped.flagged("missing")).tolist() == list(range(10 * chunks, 45))
+        assert stopped.flags(44) == ("missing",)
+        assert stopped.flags(0) == ()
     # Other memory at hand than when it began: the chunks stay as they are.
     seen: list[tuple[int, int]] = []
     predict_table(payne_model, table, tmp_path / "s.zarr", progress=lambda done, of: seen.append((done, of)))
     assert seen == [(0, 45), (10, 45), (20, 45), (30, 45), (40, 45), (45, 45)]
     assert contents(tmp_path / "s.zarr") == contents(tmp_path / "whole.zarr")
+    assert not Predictions.open(tmp_path / "s.zarr").flagged("missing").any()
 
 
 def test_a_chunk_whose_status_was_not_written_is_predicted_again(payne_model, tmp_path, monkeypatch) -> None:
