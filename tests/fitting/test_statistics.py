@@ -11,12 +11,16 @@ from scipy.optimize import lsq_linear
 
 from starpayne.bundle import Model
 from starpayne.fitting import FitOptions
+from starpayne.fitting.bounded import best_step, gain_of
+from starpayne.fitting.course import Course, Request, repair
+from starpayne.fitting.course import follow as descents
+from starpayne.fitting.lockstep import proceed
 from starpayne.fitting.many import follow
 from starpayne.fitting.noise import estimate
 from starpayne.fitting.problem import Descent
 from starpayne.fitting.projection import whitened_in_float64
 from starpayne.fitting.setup import Setup
-from starpayne.fitting.statistics import degrees_of_freedom, noise_for, to_gain
+from starpayne.fitting.statistics import ahead, converged, degrees_of_freedom, noise_for
 from starpayne.spectra import ObservedSpectrum
 
 
@@ -36,12 +40,15 @@ def test_what_is_left_to_gain_is_what_the_best_step_in_the_cube_gains(
         ends = -theta - 1e-12, 1 - theta + 1e-12
         best = lsq_linear(jacobian, -residual, ends, method="bvls", tol=1e-14, max_iter=1000).x
         gain = residual @ residual - np.sum((jacobian @ best + residual) ** 2)
-        found = to_gain(jacobian.T @ residual, jacobian.T @ jacobian, theta)
-        assert found == pytest.approx(gain, rel=1e-5, abs=1e-6)
+        normal = jacobian.T @ jacobian, jacobian.T @ residual
+        step = best_step(*normal, theta)
+        assert np.all(np.abs(theta + step - 0.5) < 0.5 + 1e-8)
+        assert gain_of(step, *normal) == pytest.approx(gain, rel=1e-5, abs=1e-6)
 
 
 def test_nothing_is_left_to_gain_without_parameters() -> None:
-    assert to_gain(np.zeros(0), np.zeros((0, 0)), np.zeros(0)) == 0.0
+    normal = np.zeros((0, 0)), np.zeros(0)
+    assert gain_of(best_step(*normal, np.zeros(0)), *normal) == 0.0
 
 
 @pytest.mark.parametrize("misfit", [0.0, 0.03])
@@ -62,3 +69,38 @@ def test_noise_is_what_the_whitened_residuals_show(
         wanted = estimate(residual, w**-2.0, freedom, True)
         assert noise_for(descent, len(setup.parameters), True).jitter == wanted.jitter
         assert (wanted.jitter > 0) == (misfit > 0)
+
+
+def ended(course: Course, setup: Setup) -> Descent:
+    """Follow the course of one star alone."""
+    while True:
+        try:
+            asked = course.send(None)
+        except StopIteration as end:
+            return end.value
+        for request in asked:
+            assert isinstance(request, Request)
+            while not request.done:
+                proceed(request.bound, setup.parameters, [request.lane])
+
+
+def test_a_descent_that_ended_too_early_is_taken_up_again(
+    with_residuals: Model, observe: Callable[..., ObservedSpectrum]
+) -> None:
+    setup = Setup(with_residuals, FitOptions())
+    (best,) = follow([observe()], RESOLUTION, setup, lambda descent: descent)
+    assert isinstance(best, Descent)
+    assert converged(best, setup)
+    scene, sight, noise = best.scene, best.sight, best.noise
+    away = np.clip(best.theta + 0.02, 0, 1)
+    early = ended(descents(scene, sight, noise, away, None, setup, 1e12, 0), setup)
+    assert not converged(early, setup)
+    left = ahead(early, setup)
+    assert left is not None
+    again = ended(repair(early, left.step, setup), setup)
+    assert converged(again, setup)
+    assert again.iterations > early.iterations
+    # From the best place there is nowhere to go: it stays, and what was tried is counted.
+    stays = ended(repair(again, np.zeros(len(again.theta)), setup), setup)
+    assert stays.chi2 <= again.chi2
+    assert stays.iterations > again.iterations

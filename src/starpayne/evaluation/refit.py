@@ -15,12 +15,13 @@ from starpayne.emulators import Emulator
 from starpayne.emulators.base import predict_in_chunks
 from starpayne.evaluation.observed import ObservedStars
 from starpayne.fitting import ForwardModel
+from starpayne.fitting.bounded import best_step, gain_of
 from starpayne.fitting.freedom import FreeLabels
 from starpayne.fitting.lanes import Lane, in_batches, lanes
 from starpayne.fitting.lockstep import derivatives, solve_together
 from starpayne.fitting.projection import project, standard_errors
 from starpayne.fitting.solver import Parameters, Problem, Solution
-from starpayne.fitting.statistics import AT_BOUND, to_gain
+from starpayne.fitting.statistics import AT_BOUND
 from starpayne.wavelengths import convert_medium
 
 MAX_ITERATIONS = 100
@@ -195,7 +196,8 @@ class Fitter:
             residual, jacobian = project(lane.problem, lane.solution)
             if np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian)) and np.all(np.isfinite(cube[i])):
                 chi2[i] = residual @ residual / self._freedom
-                left = to_gain(jacobian.T @ residual, jacobian.T @ jacobian, cube[i])
+                normal = jacobian.T @ jacobian, jacobian.T @ residual
+                left = gain_of(best_step(*normal, cube[i]), *normal)
                 converged[i] = left < NEAR_ENOUGH * max(1.0, chi2[i])
         at_bound = (cube < AT_BOUND) | (cube > 1 - AT_BOUND)
         model, derivative = (np.array([getattr(lane, n) for lane in lanes]) for n in ("model", "derivative"))

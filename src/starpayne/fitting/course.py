@@ -21,7 +21,7 @@ from starpayne.fitting.problem import Descent, Glance, Scene, Sight
 from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.search import Inquiry, Query, Start
 from starpayne.fitting.setup import Setup
-from starpayne.fitting.statistics import converged, noise_for
+from starpayne.fitting.statistics import ahead, noise_for
 from starpayne.spectra import ObservedSpectrum
 
 SAME = 5.0
@@ -33,8 +33,11 @@ REFINEMENTS = 6
 ROUNDS = 4
 """How often the velocity or rotation may run into the room made for it before the fit is left as it is."""
 
-REPAIRS = 2
+REPAIRS = 4
 """How often a descent that has ended too early is taken up again."""
+
+STRIDES = 1.0, 0.3
+"""From where: fractions of the step that it should have taken."""
 
 CHANCE = 4.0
 """Standard deviations of the reduced χ² above one, up to which the best start counts as the one that found its star."""
@@ -96,12 +99,29 @@ def course(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup) -> 
         noise, done = Noise(descent.noise.jitter), descent.iterations
         descent = yield from descend(star, moved, setup, noise, done)
     for _ in range(REPAIRS):
-        if not np.isfinite(descent.chi2) or converged(descent, setup):
+        left = ahead(descent, setup)
+        if left is None or left.little:
             break
-        # From an exact derivative: along a long valley a secant one may have stopped too early.
-        scene, sight, noise, done = descent.scene, descent.sight, descent.noise, descent.iterations
-        descent = yield from follow(scene, sight, noise, descent.theta, None, setup, LAST, done)
+        before, descent = descent.chi2, (yield from repair(descent, left.step, setup))
+        if not descent.chi2 < before:
+            break
     return descent
+
+
+def repair(descent: Descent, step: np.ndarray, setup: Setup) -> Course:
+    """Take a descent that has ended too early up again, from further along the way that float64 shows.
+
+    Along a long valley the solver loses the way in float32. Valleys bend: what a whole step misses a part of it may
+    reach.
+    """
+    done = descent.iterations
+    for fraction in STRIDES:
+        theta = np.clip(descent.theta + fraction * step, 0.0, 1.0)
+        tried = yield from follow(descent.scene, descent.sight, descent.noise, theta, None, setup, LAST, done)
+        if tried.chi2 < descent.chi2:
+            return tried
+        done = tried.iterations
+    return descent.after(done)
 
 
 def search(star: Observation, setup: Setup) -> Generator[list[Asked], None, list[Start]]:

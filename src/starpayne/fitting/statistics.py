@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from scipy.optimize import lsq_linear
 
 from starpayne.emulators import flags_for
+from starpayne.fitting.bounded import best_step, gain_of
 from starpayne.fitting.forward import log_velocity, radial_velocity
 from starpayne.fitting.noise import Noise, by_chance, estimate
 from starpayne.fitting.plan import Plan
@@ -30,9 +31,6 @@ UNCONSTRAINED = 0.25
 
 AT_BOUND = 1e-4
 """Distance from a bound, as a fraction of the range, at which a parameter counts as lying on it."""
-
-PIVOTS = 20
-"""Rounds in which the best step inside the cube is found, or is looked for otherwise."""
 
 CONVERGED = 0.06
 """A converged fit has less than this, times the reduced χ², of χ² to gain: it is within 0.25 σ of the minimum."""
@@ -138,55 +136,6 @@ def covariance_factor(descent: Descent, residual: np.ndarray, n_parameters: int)
     return descent.noise.inflation * (max(1.0, reduced) if known else reduced)
 
 
-def to_gain(gradient: np.ndarray, hessian: np.ndarray, theta: np.ndarray) -> float:
-    """Return by how much the best step inside the unit cube should lower χ².
-
-    Args:
-        gradient: (p,) Jᵀr, hessian: (p, p) JᵀJ of the residual r and its derivative J.
-        theta: (p,) where they are.
-    """
-    if not len(theta):
-        return 0.0
-    inside = np.clip(theta, 0.0, 1.0)
-    step = _pivoted(gradient, hessian, inside)
-    if step is None:
-        # A root of the second derivative, and the residual that has this gradient: the same in p rows as in all.
-        square, directions = np.linalg.eigh(hessian)
-        root = np.sqrt(np.maximum(square, 1e-14 * square[-1] + 1e-300))
-        bounds = -inside - 1e-9, 1 - inside + 1e-9
-        step = lsq_linear(
-            root[:, None] * directions.T, -(directions.T @ gradient) / root, bounds, "bvls", max_iter=500
-        ).x
-    return float(-2 * gradient @ step - step @ hessian @ step)
-
-
-def _pivoted(gradient: np.ndarray, hessian: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
-    """Return the best step from a point of the unit cube that ends in it; None if it is not found in a few rounds.
-
-    By block principal pivoting (Kim & Park 2011, SIAM J. Sci. Comput. 33, 3261): all that lies beyond a bound is put on
-    it, and all that would turn inwards from one is let go, at once. It most often ends soon, but need not.
-    """
-    low, high = -inside, 1 - inside
-    at_low, at_high = (inside < 1e-6) & (gradient > 0), (inside > 1 - 1e-6) & (gradient < 0)
-    for _ in range(PIVOTS):
-        free = np.flatnonzero(~(at_low | at_high))
-        step = np.where(at_low, low, np.where(at_high, high, 0.0))
-        if len(free):
-            ahead, block = -(gradient + hessian @ step)[free], hessian[np.ix_(free, free)]
-            try:
-                np.linalg.cholesky(block)
-            except np.linalg.LinAlgError:  # the data say nothing at all of some direction
-                return None
-            step[free] = np.linalg.solve(block, ahead)
-        slope = gradient + hessian @ step
-        below, above = step < low - 1e-9, step > high + 1e-9
-        inwards = at_low & (slope < 0) | at_high & (slope > 0)
-        if not (below | above | inwards).any():
-            return step
-        at_low, at_high = (at_low | below) & ~inwards, (at_high | above) & ~inwards
-    return None
-
-
 def inverse_in_cube(hessian: np.ndarray) -> np.ndarray:
     """Invert in the unit cube, with a Gaussian of the full range on each coordinate.
 
@@ -197,27 +146,53 @@ def inverse_in_cube(hessian: np.ndarray) -> np.ndarray:
     return np.linalg.inv(hessian + np.eye(len(hessian))) if len(hessian) else hessian
 
 
-def converged(descent: Descent, setup: Setup) -> bool:
-    """Return whether a descent has no more than chance to gain, by its derivative in float64."""
+class Ahead(NamedTuple):
+    """Where a descent could still go, by its derivative in float64.
+
+    Args:
+        step: (p,) the best one inside the unit cube.
+        gain: by how much it should lower χ².
+        reduced: the reduced χ² where it starts.
+    """
+
+    step: np.ndarray
+    gain: float
+    reduced: float
+
+    @property
+    def little(self) -> bool:
+        """Whether it is no more than chance."""
+        return self.gain <= CONVERGED * max(1.0, self.reduced)
+
+
+def ahead(descent: Descent, setup: Setup) -> Ahead | None:
+    """Return where a descent could still go; None if it has no numbers."""
     # Asked where a course ends, and for the result that follows.
-    if descent not in _CONVERGED:
-        _CONVERGED[descent] = _converged(descent, setup)
-    return _CONVERGED[descent]
+    if descent not in _AHEAD:
+        _AHEAD[descent] = _ahead(descent, setup)
+    return _AHEAD[descent]
 
 
-_CONVERGED: WeakKeyDictionary[Descent, bool] = WeakKeyDictionary()
+_AHEAD: WeakKeyDictionary[Descent, Ahead | None] = WeakKeyDictionary()
 
 
-def _converged(descent: Descent, setup: Setup) -> bool:
+def _ahead(descent: Descent, setup: Setup) -> Ahead | None:
     parameters, theta = setup.parameters, descent.theta
     residual, jacobian = descent.projected
     if not (np.all(np.isfinite(residual)) and np.all(np.isfinite(jacobian))):
-        return False
+        return None
     off, by_prior = prior_rows(descent.problem, parameters, setup, theta, descent.widths(parameters))
     gradient, hessian = descent.normal
-    left = to_gain(gradient + by_prior.T @ off, hessian + by_prior.T @ by_prior, theta)
+    gradient, hessian = gradient + by_prior.T @ off, hessian + by_prior.T @ by_prior
+    step = best_step(hessian, gradient, theta)
     reduced = float(residual @ residual) / degrees_of_freedom(descent, len(parameters))
-    return left <= CONVERGED * max(1.0, reduced)
+    return Ahead(step, gain_of(step, hessian, gradient), reduced)
+
+
+def converged(descent: Descent, setup: Setup) -> bool:
+    """Return whether a descent has no more than chance to gain."""
+    left = ahead(descent, setup)
+    return left is not None and left.little
 
 
 def noise_for(descent: Descent, n_parameters: int, robust: bool) -> Noise:
