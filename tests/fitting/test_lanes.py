@@ -5,10 +5,8 @@ from __future__ import annotations
 import threading
 
 import numpy as np
-import pytest
 
-from starpayne.bundle import Model
-from starpayne.fitting.lanes import ALIGNED, CPU_SIZES, lanes, together_at
+from starpayne.fitting.lanes import ALIGNED, together_at
 
 
 def test_stacked_arrays_lie_where_they_need_no_copy_and_in_the_same_place(random: np.random.Generator) -> None:
@@ -30,11 +28,3 @@ def test_neither_other_names_nor_other_threads_write_there() -> None:
     other.start()
     other.join()
     assert not first.any()
-
-
-@pytest.mark.parametrize(("waiting", "taken"), [(0, 1), (1, 1), (11, 1), (12, 16), (16, 16), (100, 16)])
-def test_a_call_is_taken_whole_where_single_ones_would_be_no_cheaper(
-    star_model: Model, waiting: int, taken: int
-) -> None:
-    assert CPU_SIZES == (1, 16)
-    assert lanes(star_model.emulator.on(), 8, waiting) == taken

@@ -80,3 +80,17 @@ def test_any_pixels_find_their_place(steps: list[int], width: int, jump: int) ->
         begin = int(blocks.start[block])
         dense[i, begin : begin + blocks.weights.shape[-1]] += np.asarray(blocks.weights)[block, row % ROWS]
     np.testing.assert_allclose(DEPTH @ dense.T, directly(matrix, DEPTH), rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("first", [list(range(100)), [*range(40), *range(300, 340)], [388] * 20], ids=len)
+def test_pixels_may_be_added_that_see_nothing(first: list[int]) -> None:
+    matrix = bands(first, 10)
+    seen = np.asarray(applied(matrix.matrix(GRID, 128), DEPTH))
+    assert seen.shape == (3, 128)
+    np.testing.assert_allclose(seen[:, : len(first)], directly(matrix, DEPTH), rtol=1e-5, atol=2e-5)
+    assert not seen[:, len(first) :].any()
+
+
+def test_bands_wider_than_the_grid_are_refused() -> None:
+    with pytest.raises(AssertionError, match="wider than the grid"):
+        bands([0] * 20, 12).matrix(10)

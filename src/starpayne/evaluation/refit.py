@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -146,7 +145,7 @@ class Fitter:
         """Return the descents of stars (n, n_pixels) from starts (n, n_labels), not yet begun."""
         return [
             Lane(
-                eqx.tree_at(lambda p: p.flux, self.problem, star.astype(np.float32)), start, TOLERANCE, MAX_ITERATIONS,
+                self.problem._replace(flux=star.astype(np.float32)), start, TOLERANCE, MAX_ITERATIONS,
                 None if known is None else known.model[i], None if known is None else known.derivative[i],
             )
             for i, (star, start) in enumerate(zip(flux, cube, strict=True))
@@ -185,7 +184,7 @@ class Fitter:
         self, flux: np.ndarray, cube: np.ndarray, model: ArrayLike, derivative: ArrayLike
     ) -> tuple[Problem, Solution]:
         """Return one star's problem and solution, on the host."""
-        problem = eqx.tree_at(lambda p: p.flux, self.problem, jnp.asarray(flux, jnp.float32))
+        problem = self.problem._replace(flux=jnp.asarray(flux, jnp.float32))
         theta, model, derivative = (np.asarray(a, np.float32) for a in (cube, model, derivative))
         return problem, Solution(theta, 0.0, 0, model, derivative)
 

@@ -12,36 +12,38 @@ from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float, Int
 from scipy.optimize import lsq_linear
 
-MAX_ROUNDS = 20
-"""Of a thousand steps of real descents 970 are found in eight rounds, and two of the others promise less than 98 % of
-what the best would; all lanes of a batch wait for the last."""
+PIVOTS, MAX_ROUNDS = 8, 12
+"""Rounds of pivoting, and of projected Newton steps where that has not found the best one. It finds 97 of a hundred
+steps of real descents, and of a thousand one promises less than 98 % of what the best would; all lanes of a batch wait
+for the last."""
 
-TRIES = 3
-"""Rounds in which the number of parameters that are on the wrong side of a bound may fail to fall."""
+ENOUGH = 1e-3
+"""A round that lowers χ² by less than this fraction of what all rounds have gained is the last."""
 
 RIDGE = 3e-6
-"""Added to the unit diagonal of what is decomposed, which rounding may have made indefinite."""
+"""Added to the unit diagonal of what is decomposed, which rounding may have made indefinite: along a direction whose
+curvature is not much more than this the way is slow."""
+
+LENGTHS = 0.5 ** jnp.arange(8)
+"""Lengths tried along each direction, as fractions of it."""
 
 
 class Pivoting(NamedTuple):
-    """A step that is looked for: which parameters are held on a bound, and what has been found.
-
-    Args:
-        on_low, on_high: (p,) which are held.
-        best: (p,) of the steps so far, cut at the bounds, the one that leads lowest; ``lowest`` is where.
-        fewest: parameters on the wrong side, at the fewest; ``tries`` are left for that number to fall.
-        rounds: so many so far.
-        found: whether the best step of all is found.
-    """
+    """A step that is looked for: which parameters are held on a bound, and whether it is the best one."""
 
     on_low: Bool[Array, " p"]
     on_high: Bool[Array, " p"]
-    best: Float[Array, " p"]
-    lowest: Float[Array, ""]
-    fewest: Int[Array, ""]
-    tries: Int[Array, ""]
+    step: Float[Array, " p"]
     rounds: Int[Array, ""]
     found: Bool[Array, ""]
+
+
+class Searching(NamedTuple):
+    """A step on its way to the best one, and whether it is worth going on."""
+
+    step: Float[Array, " p"]
+    rounds: Int[Array, ""]
+    done: Bool[Array, ""]
 
 
 def bounded_step(
@@ -50,54 +52,62 @@ def bounded_step(
     """Return the damped step that stays in the unit cube, and by how much it should lower χ².
 
     Block principal pivoting (Kim & Park 2011, SIAM J. Sci. Comput. 33, 3261): the free parameters are solved; all that
-    are beyond a bound are put on it, and all that would turn inwards from one are let go. Should that go round in
-    circles, only the last of them is, which comes to an end. Merely to clip the solution at the bounds is not enough:
-    with many labels that the spectrum hardly constrains, the clipped step may lead uphill.
+    are beyond a bound are put on it, all that would turn inwards from one are let go, until nothing changes. Where it
+    goes round in circles, a projected Newton method follows (Bertsekas 1982, SIAM J. Control Optim. 20, 221):
+    parameters on a bound that push outwards are held, the others are solved, and the way there, bent along the bounds,
+    is searched for its lowest point. Merely to clip the solution at the bounds is not enough: with many labels that the
+    spectrum hardly constrains, the clipped step may lead uphill.
     """
     diagonal = jnp.diagonal(hessian)
     scale = jnp.sqrt(jnp.maximum(diagonal, 1e-10 * jnp.max(diagonal) + 1e-20))
-    unit, places = jnp.eye(len(theta)), jnp.arange(len(theta))
+    unit = jnp.eye(len(theta))
     # In units of each parameter's own curvature: float32 keeps its digits.
     matrix = hessian / (scale[:, None] * scale) + damping * unit
     force, low, high = gradient / scale, -theta * scale, (1 - theta) * scale
+
+    def height(step: Float[Array, "*n p"]) -> Float[Array, "*n"]:
+        return step @ force + 0.5 * jnp.sum(step @ matrix * step, axis=-1)
+
+    def solved(free: Array, ahead: Array) -> Array:
+        """Solve for the free parameters alone; the others stay."""
+        block = jnp.where(free[:, None] & free[None, :], matrix + RIDGE * unit, unit)
+        return cho_solve((jnp.linalg.cholesky(block, symmetrize_input=False), True), jnp.where(free, ahead, 0.0))
 
     def pivot(state: Pivoting) -> Pivoting:
         on_low, on_high = state.on_low, state.on_high
         free = ~(on_low | on_high)
         held = jnp.where(on_low, low, jnp.where(on_high, high, 0.0))
-        block = jnp.where(free[:, None] & free[None, :], matrix + RIDGE * unit, unit)
-        ahead = jnp.where(free, -(force + matrix @ held), 0.0)
-        step = held + cho_solve((jnp.linalg.cholesky(block, symmetrize_input=False), True), ahead)
+        step = held + solved(free, -(force + matrix @ held))
         slope = force + matrix @ step
         below, above = free & (step < low), free & (step > high)
         inwards = (on_low & (slope < 0)) | (on_high & (slope > 0))
-        wrong = below | above | inwards
-        number = jnp.sum(wrong)
-        fewer = number < state.fewest
-        last = places == jnp.max(jnp.where(wrong, places, -1))
-        moved = wrong & (fewer | (state.tries > 0) | last)
-        inside = jnp.clip(step, low, high)
-        height = inside @ force + 0.5 * inside @ matrix @ inside
-        lower = height < state.lowest
-        return Pivoting(
-            on_low=(on_low | (below & moved)) & ~(inwards & moved),
-            on_high=(on_high | (above & moved)) & ~(inwards & moved),
-            best=jnp.where(lower, inside, state.best),
-            lowest=jnp.where(lower, height, state.lowest),
-            fewest=jnp.minimum(number, state.fewest),
-            tries=jnp.where(fewer, TRIES, jnp.maximum(state.tries - 1, 0)),
-            rounds=state.rounds + 1,
-            found=number == 0,
-        )
+        # Not so of a step that has no numbers.
+        found = jnp.all(~below & ~above & ~inwards & jnp.isfinite(step))
+        return Pivoting((on_low | below) & ~inwards, (on_high | above) & ~inwards, step, state.rounds + 1, found)
 
-    start, none = jnp.clip(jnp.zeros_like(theta), low, high), jnp.asarray(0)
-    first = Pivoting(
-        on_low=(start <= low) & (force > 0), on_high=(start >= high) & (force < 0), best=start,
-        lowest=jnp.zeros_like(force[0]), fewest=none + len(theta) + 1, tries=none + TRIES, rounds=none,
-        found=jnp.asarray(False),
+    def improve(state: Searching) -> Searching:
+        slope = force + matrix @ state.step
+        free = ~(((state.step <= low) & (slope > 0)) | ((state.step >= high) & (slope < 0)))
+        directions = jnp.stack([solved(free, -slope), jnp.where(free, -slope, 0.0)])
+        tried = jnp.clip(state.step + LENGTHS[:, None, None] * directions, low, high).reshape(-1, len(theta))
+        heights = height(tried)
+        lowest = jnp.nanargmin(jnp.where(jnp.isfinite(heights), heights, jnp.inf))
+        gained = height(state.step) - heights[lowest]
+        step = jnp.where(gained > 0, tried[lowest], state.step)
+        return Searching(step, state.rounds + 1, ~(gained > -ENOUGH * height(step)))
+
+    stay, none = jnp.clip(jnp.zeros_like(theta), low, high), jnp.asarray(0)
+    pivoted = jax.lax.while_loop(
+        lambda state: (state.rounds < PIVOTS) & ~state.found, pivot,
+        Pivoting((stay <= low) & (force > 0), (stay >= high) & (force < 0), stay, none, jnp.asarray(False)),
     )  # fmt: skip
-    last = jax.lax.while_loop(lambda state: (state.rounds < MAX_ROUNDS) & ~state.found, pivot, first)
-    step = last.best / scale
+    inside = jnp.clip(pivoted.step, low, high)
+    good = height(inside) < height(stay)
+    searched = jax.lax.while_loop(
+        lambda state: (state.rounds < MAX_ROUNDS) & ~state.done, improve,
+        Searching(jnp.where(good, inside, stay), none, good & pivoted.found),
+    )  # fmt: skip
+    step = searched.step / scale
     return step, -(2 * gradient @ step + step @ hessian @ step)
 
 
@@ -125,19 +135,20 @@ def gain_of(step: np.ndarray, hessian: np.ndarray, gradient: np.ndarray) -> floa
 
 
 def _pivoted(hessian: np.ndarray, gradient: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
-    """Return the best step by pivoting, as :func:`bounded_step` does; None if it is not found, or not unique."""
+    """Return the best step by pivoting; None if it goes round in circles, or the data do not say all."""
     low, high = -inside, 1 - inside
     on_low, on_high = (inside < 1e-6) & (gradient > 0), (inside > 1 - 1e-6) & (gradient < 0)
-    for _ in range(MAX_ROUNDS):
+    for _ in range(2 * PIVOTS):
         free = np.flatnonzero(~(on_low | on_high))
         step = np.where(on_low, low, np.where(on_high, high, 0.0))
         if len(free):
             ahead, block = -(gradient + hessian @ step)[free], hessian[np.ix_(free, free)]
             try:
-                np.linalg.cholesky(block)
+                # Not of the block itself: what passes here may be singular there by rounding.
+                triangle = np.linalg.cholesky(block)
             except np.linalg.LinAlgError:  # the data say nothing at all of some direction
                 return None
-            step[free] = np.linalg.solve(block, ahead)
+            step[free] = np.linalg.solve(triangle.T, np.linalg.solve(triangle, ahead))
         slope = gradient + hessian @ step
         below, above = step < low - 1e-9, step > high + 1e-9
         inwards = on_low & (slope < 0) | on_high & (slope > 0)

@@ -39,6 +39,9 @@ REPAIRS = 4
 STRIDES = 1.0, 0.3
 """From where: fractions of the step that it should have taken."""
 
+WORTH = 0.1
+"""A repair that gains less than this fraction of what it promised is the last."""
+
 CHANCE = 4.0
 """Standard deviations of the reduced χ² above one, up to which the best start counts as the one that found its star."""
 
@@ -103,7 +106,7 @@ def course(spectrum: ObservedSpectrum, resolution: Resolution, setup: Setup) -> 
         if left is None or left.little:
             break
         before, descent = descent.chi2, (yield from repair(descent, left.step, setup))
-        if not descent.chi2 < before:
+        if before - descent.chi2 < WORTH * left.gain:
             break
     return descent
 

@@ -18,9 +18,6 @@ CPU_SIZES, GPU_SIZES = (1, 16), (1, 16, 128)
 """Lanes of a compiled call. Few sizes, because each is compiled; none larger on a CPU, where 32 lanes cost twice what
 16 do, and the last stars of a run do not fill them."""
 
-FILLED = 0.75
-"""A call with so many of its lanes taken is no dearer than calls of single lanes."""
-
 ALIGNED = 64
 """Bytes: what begins at a multiple of these is taken by XLA on a CPU as it lies, and not copied."""
 
@@ -82,7 +79,7 @@ def lanes(bound: BoundEmulator, n_parameters: int, n_stars: int) -> int:
     floats = 2 * bound.floats_per_spectrum * (n_parameters + 1)
     most = max(1, room() // (4 * floats))
     allowed = [size for size in sizes() if size <= most]
-    return max(size for size in allowed if FILLED * size <= max(n_stars, 1))
+    return max(size for size in allowed if size <= max(n_stars, 1))
 
 
 def in_batches(size: int, rows: np.ndarray, compute: Callable[[np.ndarray], None]) -> None:

@@ -139,10 +139,11 @@ def follow(
     def go_on(star: _Star) -> None:
         """Let a star do its own part, up to its next descents or its end."""
         try:
-            star.waiting = star.course.send(None)
-            under_way.append(star)
-        except StopIteration as end:
-            finished[star.index] = finish(end.value)
+            try:
+                star.waiting = star.course.send(None)
+                under_way.append(star)
+            except StopIteration as end:
+                finished[star.index] = finish(end.value)
         except StarpayneError as error:
             finished[star.index] = error
         except np.linalg.LinAlgError as error:

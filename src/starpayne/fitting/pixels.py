@@ -77,6 +77,7 @@ class Bands(NamedTuple):
             pixels: how many it is to give; those beyond its own have no weights.
         """
         own, width = self.weights.shape
+        assert width <= size, "a band is wider than the grid"
         n, band = pixels or own, min(_rounded(width, PAD_BAND), size)
         first, used = np.zeros(n, np.int64), np.zeros(n, bool)
         first[:own], used[:own] = self.first, _any(self.weights)

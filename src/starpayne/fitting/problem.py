@@ -217,7 +217,8 @@ def look(setup: Setup, waiting: Sequence[Glance]) -> None:
     relative = residuals.size_at(setup.model.emulator.space, labels).astype(np.float32)
     seen = _observe(first.bound, problem, labels, widths, relative, *curves)
     for glance, modes, left in zip(waiting[:size], *map(np.asarray, seen), strict=False):
-        glance.seen = Sight(modes, left)
+        # Copies: as parts of the whole, one star would keep those of all.
+        glance.seen = Sight(modes.copy(), left.copy())
 
 
 @eqx.filter_jit
@@ -263,7 +264,8 @@ def conditioned(basis: np.ndarray, used: np.ndarray) -> np.ndarray:
 
 def whitener_of(modes: np.ndarray) -> np.ndarray:
     """Return (k, n) float32 Bᵀ such that x − B Bᵀ x is (I + MᵀM)^(−1/2) x for float32 modes M (k, n)."""
-    square = np.asarray(modes @ modes.T, np.float64)
+    exact = np.asarray(modes, np.float64)
+    square = exact @ exact.T
     # An emulator that gives no numbers: the solver finds that out, an eigenvalue problem would only stop.
     if not len(modes) or not np.all(np.isfinite(square)):
         return np.zeros((0, modes.shape[1]), np.float32)

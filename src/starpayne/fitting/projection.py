@@ -45,7 +45,7 @@ def solve_continuum(problem: Problem, solution: Solution) -> Solved:
 def solved_for(triangle: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Solve a triangular system; the least squares of the shortest solution where that cannot be told."""
     size = np.abs(np.diag(triangle))
-    if not len(size) or size.min() < 1e-8 * size.max():
+    if not len(size) or size.min() <= 1e-8 * size.max():
         return np.linalg.lstsq(triangle, values, rcond=None)[0]
     return np.linalg.solve(triangle, values)
 

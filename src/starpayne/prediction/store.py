@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 KIND = "starpayne-predictions"
-NOT_PREDICTED, MISSING = "not_predicted", "missing"
+NOT_PREDICTED, NOT_YET = "not_predicted", "missing"
 BITS = (NOT_PREDICTED, *FLAGS)
 """The flags of a spectrum, from the lowest bit of its number on; without a prediction the flux is NaN."""
 
@@ -191,16 +191,16 @@ class Predictions:
     def flags(self, row: int) -> tuple[str, ...]:
         """Return the flags of one spectrum: ``missing`` where the run that predicts it has not come so far yet."""
         if self._group["status"][row] != DONE:
-            return (MISSING,)
+            return (NOT_YET,)
         bits = int(self._group["flags"][row])
         return tuple(name for i, name in enumerate(BITS) if bits >> i & 1)
 
     def flagged(self, name: str) -> np.ndarray:
         """Return (n,) bool: which spectra have a flag."""
-        if name == MISSING:
+        if name == NOT_YET:
             return self.status != DONE
         if name not in BITS:
-            raise GridError(f"no flag is called {name!r}; there are {', '.join((*BITS, MISSING))}")
+            raise GridError(f"no flag is called {name!r}; there are {', '.join((*BITS, NOT_YET))}")
         return (np.asarray(self._group["flags"][:]) >> BITS.index(name) & 1).astype(bool)
 
     def column(self, name: str, rows: ArrayLike | slice = np.s_[:]) -> list[str]:
