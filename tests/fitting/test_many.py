@@ -12,9 +12,10 @@ from known_star import RESOLUTION, SPACE, TRUTH
 from starpayne.bundle import Model
 from starpayne.errors import LabelError, SpectrumError
 from starpayne.fitting import FitOptions, FitResult, ResolutionCurve, TabulatedProfile, fit, fit_many
+from starpayne.fitting.many import follow
 from starpayne.fitting.observation import Observation
 from starpayne.fitting.plan import Plan
-from starpayne.fitting.problem import Scene
+from starpayne.fitting.problem import Descent, Scene
 from starpayne.fitting.resolution import FWHM
 from starpayne.fitting.setup import Setup
 from starpayne.spectra import ObservedSpectrum
@@ -64,6 +65,19 @@ def test_a_star_that_breaks_the_algebra_does_not_stop_the_others(
     outcomes = list(fit_many([observe(name="odd"), observe(name="good")], star_model, RESOLUTION))
     assert str(outcomes[0]) == "odd: the fit broke down numerically (Singular matrix)"
     assert isinstance(outcomes[1], FitResult)
+
+
+def test_a_result_that_breaks_the_algebra_does_not_stop_the_others(star_model: Model, observe: Observe) -> None:
+    def finish(descent: Descent) -> str:
+        if descent.scene.star.name == "bad":
+            raise np.linalg.LinAlgError("Singular matrix")
+        return descent.scene.star.name
+
+    spectra = [observe(name=name) for name in ("first", "bad", "last")]
+    outcomes = list(follow(spectra, RESOLUTION, Setup(star_model, FitOptions()), finish, at_once=3))
+    assert outcomes[::2] == ["first", "last"]
+    assert isinstance(outcomes[1], SpectrumError)
+    assert str(outcomes[1]) == "bad: the fit broke down numerically (Singular matrix)"
 
 
 def test_spectra_are_taken_as_others_are_finished(star_model: Model, observe: Observe) -> None:

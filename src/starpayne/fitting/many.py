@@ -45,6 +45,14 @@ class _Star:
     course: Course
     waiting: list[Asked]
 
+    def go_on(self) -> Descent | None:
+        """Do its own part, up to its next questions; return where it ended, if it has."""
+        try:
+            self.waiting = self.course.send(None)
+        except StopIteration as end:
+            return end.value
+        return None
+
 
 def fit_many(
     spectra: Iterable[Source],
@@ -137,13 +145,12 @@ def follow(
     next_in, next_out, more = 0, 0, True
 
     def go_on(star: _Star) -> None:
-        """Let a star do its own part, up to its next descents or its end."""
         try:
-            try:
-                star.waiting = star.course.send(None)
+            descent = star.go_on()
+            if descent is None:
                 under_way.append(star)
-            except StopIteration as end:
-                finished[star.index] = finish(end.value)
+            else:
+                finished[star.index] = finish(descent)
         except StarpayneError as error:
             finished[star.index] = error
         except np.linalg.LinAlgError as error:
