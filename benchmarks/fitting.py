@@ -24,7 +24,8 @@ from yardstick import data_folder, record
 
 from starpayne import bundle
 from starpayne.fitting import FitOptions, FitResult, ForwardModel, cluster, fit_many, lanes, lockstep
-from starpayne.fitting.many import batch_size, company
+from starpayne.fitting.following import company
+from starpayne.fitting.many import batch_size
 from starpayne.fitting.setup import Setup
 from starpayne.spectra import ObservedSpectrum
 from starpayne.wavelengths import doppler_factor, log_grid

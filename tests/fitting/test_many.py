@@ -12,7 +12,7 @@ from known_star import RESOLUTION, SPACE, TRUTH
 from starpayne.bundle import Model
 from starpayne.errors import LabelError, SpectrumError
 from starpayne.fitting import FitOptions, FitResult, ResolutionCurve, TabulatedProfile, fit, fit_many
-from starpayne.fitting.many import follow
+from starpayne.fitting.following import follow
 from starpayne.fitting.observation import Observation
 from starpayne.fitting.plan import Plan
 from starpayne.fitting.problem import Descent, Scene

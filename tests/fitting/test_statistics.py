@@ -16,8 +16,8 @@ from starpayne.fitting import FitOptions, FitResult, ForwardModel, fit_many
 from starpayne.fitting.bounded import best_step, gain_of
 from starpayne.fitting.course import Course, Request, repair
 from starpayne.fitting.course import follow as descents
+from starpayne.fitting.following import follow
 from starpayne.fitting.lockstep import proceed
-from starpayne.fitting.many import follow
 from starpayne.fitting.noise import estimate
 from starpayne.fitting.problem import Descent, whitener_of
 from starpayne.fitting.projection import solved_for, whitened_in_float64

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from starpayne.bundle import Model
 from starpayne.errors import StarpayneError
 from starpayne.fitting import FitResult
-from starpayne.fitting.many import follow
+from starpayne.fitting.following import follow
 from starpayne.fitting.setup import Setup
 from starpayne.fitting.statistics import summarise
 from starpayne.spectra import ObservedSpectrum

@@ -115,7 +115,7 @@ def fit_batches(
 
     Args:
         batches: are taken as workers need them.
-        resolution, setup, at_once: as of :func:`starpayne.fitting.many.follow`.
+        resolution, setup, at_once: as of :func:`starpayne.fitting.following.follow`.
         workers: processes to start on this machine, where there is no scheduler.
         scheduler: address of a running Dask scheduler, such as tcp://host:8786.
         heard: hears of stars that are finished.

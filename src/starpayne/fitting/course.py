@@ -1,7 +1,7 @@
 """The course of one star's fit, from pixels to the best labels, interrupted wherever descents are to be followed.
 
 It is a generator: it asks for descents and goes on when they have ended, so that those of many stars can be followed
-side by side (see :mod:`starpayne.fitting.many`).
+side by side (see :mod:`starpayne.fitting.following`).
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from jaxtyping import Array, Bool, Float, Int
 from starpayne.bundle import Model
 from starpayne.errors import LabelError, MissingExtraError, SpectrumError, did_you_mean
 from starpayne.fitting.density import Target, log_density, target_of
+from starpayne.fitting.following import follow
 from starpayne.fitting.forward import log_velocity
-from starpayne.fitting.many import follow
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.problem import Descent
 from starpayne.fitting.resolution import Resolution

@@ -18,7 +18,8 @@ from starpayne import bundle
 from starpayne.bundle import Model
 from starpayne.errors import StarpayneError
 from starpayne.fitting import cluster
-from starpayne.fitting.many import batch_size, company, follow
+from starpayne.fitting.following import company, follow
+from starpayne.fitting.many import batch_size
 from starpayne.fitting.observation import Source
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.parts import Parts

@@ -19,7 +19,7 @@ from distributed import WorkerPlugin, get_worker
 
 from starpayne.bundle import Model
 from starpayne.errors import StarpayneError
-from starpayne.fitting.many import follow
+from starpayne.fitting.following import follow
 from starpayne.fitting.options import FitOptions
 from starpayne.fitting.resolution import Resolution
 from starpayne.fitting.result import FitResult
