@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class _Star:
-    """A star under way, and the descents it waits for."""
+    """A star under way, and what it waits for."""
 
     index: int
     name: str

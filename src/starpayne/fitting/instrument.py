@@ -179,7 +179,7 @@ def _pixel_average(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np
     cells = int(np.max(ends)) + 1
     # A row for each point of the grid, of all pixels: longer rows are quicker, as there are few points.
     weights = np.zeros((cells + ORDER - 1, len(lower)))
-    table = np.ascontiguousarray(_antiderivatives().T)
+    table = _antiderivatives()
     whole = table.sum(axis=1, keepdims=True)
 
     def integrals(fraction: np.ndarray) -> np.ndarray:
@@ -199,15 +199,15 @@ def _pixel_average(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np
 
 @cache
 def _antiderivatives() -> np.ndarray:
-    """Return (ORDER, ORDER) coefficients, of x, x² …, of the integrals from 0 of the Lagrange polynomials of points
-    −3 … 4."""
+    """Return (ORDER, ORDER) the integrals from 0 of the Lagrange polynomials of points −3 … 4: a row for each point, of
+    the coefficients of x, x² …"""
     nodes = np.arange(ORDER) - (ORDER // 2 - 1)
-    columns = []
+    rows = []
     for node in nodes:
         others = nodes[nodes != node].astype(float)
         polynomial = np.polynomial.polynomial.polyfromroots(others) / np.prod(node - others)
-        columns.append(np.polynomial.polynomial.polyint(polynomial)[1:])
-    return np.stack(columns, axis=1)
+        rows.append(np.polynomial.polynomial.polyint(polynomial)[1:])
+    return np.stack(rows)
 
 
 def _keep_inside(start: np.ndarray, weights: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
