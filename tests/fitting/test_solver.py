@@ -33,7 +33,7 @@ from starpayne.fitting.solver import (
     orthonormal,
     residual_at,
 )
-from starpayne.fitting.steps import State, initial_state, taught
+from starpayne.fitting.steps import SHORTER, Slopes, State, Trial, advance, initial_state, taught
 from starpayne.spectra import ObservedSpectrum
 
 Observe = Callable[..., ObservedSpectrum]
@@ -72,7 +72,8 @@ def secant(bound: BoundEmulator, parameters: Parameters, problem: Problem, befor
     model = normalised_model(bound, parameters, problem, theta)
     residual = residual_at(parameters, problem, theta, model)
     after = before._replace(theta=theta, residual=residual, model=model, iteration=before.iteration + 1)
-    return taught(before, after, step)
+    bend = residual - before.residual - before.slopes.residual_along(step)
+    return taught(before, Trial(after, step, bend, jnp.asarray(1.0)))
 
 
 def test_rows_become_orthonormal() -> None:
@@ -139,6 +140,48 @@ def test_where_only_the_model_is_new_derivatives_follow_the_secant(setup: Setup,
     tiny = secant(bound, parameters, problem, first, step * 1e-4)
     assert np.array_equal(tiny.slopes.whole_model(), first.slopes.model)
     assert np.array_equal(tiny.hessian, first.hessian)
+
+
+def test_a_step_that_led_too_far_is_tried_again_to_where_the_residual_is_lowest() -> None:
+    random = np.random.default_rng(2)
+    n, p = 300, 4
+    jacobian, residual = random.normal(size=(p, n)), random.normal(size=n)
+    # One parameter that the data hardly constrain, along which the model bends.
+    jacobian[0] *= 0.02
+    residual -= 3 * jacobian[0]
+    bend, start = random.normal(size=n), np.full(p, 0.5)
+
+    def at(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+        off = theta - start
+        found = residual + off @ jacobian + 4 * off[0] ** 2 * bend
+        return jnp.asarray(found, jnp.float32), jnp.zeros(n)
+
+    slopes = Slopes(
+        *(jnp.asarray(x, jnp.float32) for x in (jacobian, jacobian)), *map(jnp.zeros, ((0, p), (0, n), (0, n)))
+    )
+    number = jnp.float32
+    gradient, hessian = jacobian @ residual, jacobian @ jacobian.T
+    state = State(
+        jnp.asarray(start, number), jnp.asarray(residual, number), jnp.zeros(n), jnp.asarray(gradient, number),
+        jnp.asarray(hessian, number), slopes, number(1e-3), number(4.0), jnp.zeros(p), jnp.asarray(0),
+        jnp.asarray(False),
+    )  # fmt: skip
+    tried, goal = advance(state, jnp.asarray(n), at, 1e-3), np.sum(residual**2)
+    assert not np.any(tried.step)
+    assert tried.ratio < 0
+    step = tried.state.shorter
+    # The step led to the bound.
+    whole = 0.5 * step / jnp.max(jnp.abs(step))
+    heights = [float(jnp.sum(at(start + t * whole)[0] ** 2)) for t in SHORTER]
+    again = advance(tried.state, jnp.asarray(n), at, 1e-3)
+    assert np.allclose(again.step, step)
+    reached = float(jnp.sum(again.state.residual**2))
+    assert reached < goal
+    assert reached <= 1.0001 * min(heights)
+    assert not np.any(again.state.shorter)
+    # What taking the damping alone further would have found after as many steps is higher.
+    damped = advance(tried.state._replace(shorter=jnp.zeros(p)), jnp.asarray(n), at, 1e-3)
+    assert float(jnp.sum(damped.state.residual**2)) > reached
 
 
 def test_on_a_gpu_a_descent_ends_where_it_does_on_a_cpu(

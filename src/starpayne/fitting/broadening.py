@@ -7,6 +7,7 @@ the solver varies: at zero width the derivative by the width vanishes, that by i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -66,6 +67,17 @@ class Broadening(NamedTuple):
             -0.5 * k * k * (sigma2 + self.instrument2)
         )
         return real * jnp.exp(-1j * k * shift)
+
+    def once(self, make: Callable[[], Array]) -> Array:
+        """Return what a function makes of the transfer function, made before it is used.
+
+        XLA on a CPU would make it anew for each row that is multiplied with it, twenty times. A branch that is always
+        taken, which it does not know, keeps the two apart.
+        """
+        if jax.default_backend() != "cpu":
+            return make()
+        like = jax.eval_shape(make)
+        return jax.lax.cond(jnp.asarray(self.instrument2) >= 0, make, lambda: jnp.zeros(like.shape, like.dtype))
 
     def spectrum(self, depth: Float[Array, "*batch grid"]) -> Complex[Array, "*batch frequencies"]:
         """Return the Fourier transform of padded line depths."""

@@ -124,8 +124,8 @@ def _pursue(
 
         def iterate(loop: tuple[State, Int[Array, ""], Bool[Array, ""]]) -> tuple[State, Array, Array]:
             before, since, _ = loop
-            after, step, ratio = advance(before, rows, evaluate, tolerance)
-            after = taught(before, after, step)
+            found = advance(before, rows, evaluate, tolerance)
+            after, ratio = taught(before, found), found.ratio
             exact = since == 0
             lost = ~exact & ((ratio < TRUSTED) | after.done)
             # A step that a secant derivative got wrong says nothing about the damping.
@@ -279,7 +279,7 @@ def _descend(
             return ~state.done & (state.iteration < limit)
 
         def iterate(state: State) -> State:
-            state = advance(state, rows, evaluate, tolerance)[0]
+            state = advance(state, rows, evaluate, tolerance).state
             _, derivative = model_and_jacobian(bound, parameters, star, state.theta)
             return renewed(parameters, star, state, derivative)
 

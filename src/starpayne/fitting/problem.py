@@ -243,7 +243,8 @@ def _observe(
         star: Problem, labels: Array, widths: Array, relative: Array
     ) -> tuple[Float[Array, "k n"], Float[Array, " n"]]:
         own = star.broadening.spectrum(bound(labels) - 1)
-        products = jnp.concatenate([own[None], spectra]) * star.broadening.transfer(*widths)
+        response = star.broadening.once(lambda: star.broadening.transfer(*widths))
+        products = jnp.concatenate([own[None], spectra]) * response
         seen = star.pixels(star.broadening.back(products, len(left)))
         continuum = relative * without_continuum(star, 1 + seen[0])[2]
         return seen[1:] * continuum, star.pixels(jnp.asarray(left)) * continuum

@@ -134,15 +134,17 @@ def model_and_jacobian(
     else:
         stack = emulate(theta[:0])[None]
 
-    def transfer(rest: AnyArray) -> Array:
-        return broadening.transfer(*widths(parameters, problem, jnp.concatenate([theta[:n], rest])))
+    width, others = theta[n:], len(parameters) - n
 
-    spectra = broadening.spectrum(stack)
-    response = transfer(theta[n:])
-    products = spectra * response
-    if len(parameters) > n:
-        by_width = jax.vmap(lambda t: jax.jvp(transfer, (theta[n:],), (t,))[1])(jnp.eye(len(parameters) - n))
-        products = jnp.concatenate([products, spectra[:1] * by_width])
+    def transfer(width: AnyArray) -> Array:
+        return broadening.transfer(*widths(parameters, problem, jnp.concatenate([theta[:n], width])))
+
+    def transfers() -> Array:
+        by_width = jax.vmap(lambda t: jax.jvp(transfer, (width,), (t,))[1])(jnp.eye(others))
+        return jnp.concatenate([transfer(width)[None], by_width]) if others else transfer(width)[None]
+
+    spectra, response = broadening.spectrum(stack), broadening.once(transfers)
+    products = jnp.concatenate([spectra * response[0], spectra[:1] * response[1:]])
     observed = problem.pixels(broadening.back(products, stack.shape[-1]))
     return 1 + observed[0], observed[1:]
 

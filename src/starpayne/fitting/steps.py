@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from starpayne.fitting.bounded import bounded_step
@@ -21,6 +22,9 @@ MIN_DAMPING, MAX_DAMPING = 1e-6, 1e8
 
 SMALL_STEP = 1e-3
 """Steps shorter than this (in the unit cube) teach nothing about the derivative: float32 rounding would rule."""
+
+SHORTER = np.geomspace(0.02, 0.8, 13).astype(np.float32)
+"""Fractions of a step that was not worth taking, one of which is tried next."""
 
 
 class Slopes(NamedTuple):
@@ -68,6 +72,7 @@ class State(NamedTuple):
         gradient: (p,) of half of χ², and ``hessian`` (p, p), its second derivative without that of the model.
         slopes: the derivatives.
         damping, growth: of the next step, and by what the damping grows if it is not worth taking.
+        shorter: (p,) what to try next of a step that was not worth taking; zeros if the last one was.
         iteration, done: steps tried, and whether no other is to be tried.
     """
 
@@ -79,6 +84,7 @@ class State(NamedTuple):
     slopes: Slopes
     damping: AnyArray
     growth: AnyArray
+    shorter: AnyArray
     iteration: AnyArray
     done: AnyArray
 
@@ -109,9 +115,25 @@ def initial_state(
     nothing = (jnp.zeros((steps, n)) for n in (len(theta), len(residual), len(model)))
     return State(
         theta, residual, model, jacobian @ residual, jacobian @ jacobian.T, Slopes(jacobian, derivative, *nothing),
-        damping=jnp.asarray(1e-3), growth=jnp.asarray(4.0), iteration=jnp.asarray(0),
+        damping=jnp.asarray(1e-3), growth=jnp.asarray(4.0), shorter=jnp.zeros(len(theta)), iteration=jnp.asarray(0),
         done=~jnp.all(jnp.isfinite(residual)),
     )  # fmt: skip
+
+
+class Trial(NamedTuple):
+    """A step, and what it has led to.
+
+    Args:
+        state: the new one, whose derivatives are still those of the old one.
+        step: (p,), zeros if it was not taken.
+        bend: (rows,) by how much the residual at its end is off from what the derivative promised.
+        ratio: the decrease of χ² as a fraction of what was expected.
+    """
+
+    state: State
+    step: Float[AnyArray, " p"]
+    bend: Float[AnyArray, " rows"]
+    ratio: Float[AnyArray, ""]
 
 
 def advance(
@@ -119,8 +141,12 @@ def advance(
     rows: Int[Array, ""],
     evaluate: Callable[[Array], tuple[Array, Array]],
     tolerance: float | Float[AnyArray, ""],
-) -> tuple[State, Float[AnyArray, " p"], Float[AnyArray, ""]]:
-    """Take one step, or raise the damping (after Nielsen 1999, IMM-REP-1999-05).
+) -> Trial:
+    """Take one step, or raise the damping (after Nielsen 1999, IMM-REP-1999-05) and try less of it.
+
+    Labels that a spectrum hardly constrains make valleys that bend: there a whole step leads far, and its end is higher
+    than where it began. It says how the residual bends along it, and so where on the way χ² is lowest; damping alone
+    takes three or four steps to find that, and is too high from then on.
 
     Args:
         state: where the descent is; the new one is ``done`` if this step was not worth taking, or none can be taken.
@@ -129,10 +155,6 @@ def advance(
         tolerance: it ends when the best step should lower χ² by less than this times the reduced χ² (0.01 is a step of
             0.1 σ), or when damping has made the step promise a tenth of that: along directions that the data hardly
             constrain, float32 has no more to say.
-
-    Returns:
-        the new state, whose derivatives are still those of the old one; the step, zero if it was not taken; and the
-        decrease of χ² as a fraction of what was expected.
     """
     # Judged by the undamped step: along a nearly degenerate direction the damped one is always small. Both at once, as
     # a loop is dear to compile.
@@ -140,7 +162,10 @@ def advance(
     steps, gains = jax.vmap(bounded_step, in_axes=(None, None, None, 0))(
         state.hessian, state.gradient, state.theta, dampings
     )
-    step, expected, to_gain = steps[0], gains[0], gains[1]
+    again = jnp.any(state.shorter != 0)
+    step = jnp.where(again, state.shorter, steps[0])
+    expected = jnp.where(again, promised(state, step), gains[0])
+    to_gain = gains[1]
     theta = jnp.clip(state.theta + step, 0.0, 1.0)
     residual, model = evaluate(theta)
     # Differences before squares: the sums of float32 squares would lose a change of a few in 10⁶.
@@ -151,16 +176,34 @@ def advance(
     damping = jnp.where(good, state.damping * shrink, state.damping * state.growth)
     least = tolerance * jnp.maximum(1.0, jnp.sum(state.residual**2) / rows)
     arrived = (to_gain < least) | (expected < 0.1 * least)
-    state = state._replace(
+    bend = jnp.where(jnp.isfinite(gained), residual - state.residual - state.slopes.residual_along(step), 0.0)
+    new = state._replace(
         theta=jnp.where(good, theta, state.theta),
         residual=jnp.where(good, residual, state.residual),
         model=jnp.where(good, model, state.model),
         damping=jnp.clip(damping, MIN_DAMPING, MAX_DAMPING),
         growth=jnp.where(good, 4.0, 2 * state.growth),
+        shorter=jnp.where(good, 0.0, lowest_along(state, step, bend) * step),
         iteration=state.iteration + 1,
         done=arrived | (damping > MAX_DAMPING) | ~jnp.all(jnp.isfinite(step)),
     )
-    return state, jnp.where(good, step, 0.0), ratio
+    return Trial(new, jnp.where(good, step, 0.0), bend, ratio)
+
+
+def promised(state: State, step: Float[AnyArray, " p"]) -> Float[Array, ""]:
+    """Return by how much a step should lower χ²."""
+    return -(2 * state.gradient @ step + step @ state.hessian @ step)
+
+
+def lowest_along(state: State, step: Float[AnyArray, " p"], bend: Float[AnyArray, " rows"]) -> Float[Array, ""]:
+    """Return at which fraction of a step, at whose end the residual is off by ``bend``, χ² should be lowest.
+
+    Along it the residual is taken as a parabola: from where it is, with the derivative there, to what was found.
+    """
+    linear, square = 2 * state.gradient @ step, step @ state.hessian @ step + 2 * state.residual @ bend
+    cubic, quartic = 2 * state.slopes.times(bend) @ step, jnp.sum(bend**2)
+    t = jnp.asarray(SHORTER)
+    return t[jnp.argmin(t * (linear + t * (square + t * (cubic + t * quartic))))]
 
 
 def renewed(parameters: Parameters, problem: Problem, state: State, derivative: Float[AnyArray, "p n"]) -> State:
@@ -169,19 +212,16 @@ def renewed(parameters: Parameters, problem: Problem, state: State, derivative: 
     return state._replace(gradient=at.gradient, hessian=at.hessian, slopes=at.slopes)
 
 
-def taught(before: State, after: State, step: Float[AnyArray, " p"]) -> State:
-    """Return a state with derivatives that follow the secant condition from those before the step.
+def taught(before: State, found: Trial) -> State:
+    """Return the state after a step with derivatives that follow the secant condition from those before it.
 
     That of the residual by itself, rather than by way of the model's: projecting one residual is cheap, projecting all
-    derivatives is not.
-
-    Args:
-        step: from ``before`` to ``after``; nothing is learned from a short one, or zero.
+    derivatives is not. Nothing is learned from a short step, or one that was not taken.
     """
+    after, step, by_residual, _ = found
     length2 = jnp.sum(step**2)
     direction = jnp.where(length2 > SMALL_STEP**2, step / jnp.maximum(length2, SMALL_STEP**2), 0.0)
     slopes, place = before.slopes, before.iteration
-    by_residual = after.residual - before.residual - slopes.residual_along(step)
     by_model = after.model - before.model - slopes.model_along(step)
     across = jnp.outer(direction, slopes.times(by_residual))
     hessian = before.hessian + across + across.T + jnp.sum(by_residual**2) * jnp.outer(direction, direction)
