@@ -107,6 +107,7 @@ def test_a_call_may_take_a_quarter_of_the_memory_of_a_gpu(monkeypatch: pytest.Mo
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(memory_stats=lambda: {"bytes_limit": 2**36})])
     assert base.room() == 2**34
-    assert lanes.lanes(network().on(), 5, 200) == max(lanes.GPU_SIZES)
+    sizes = [lanes.lanes(network().on(), 5, n) for n in (1, 2, 16, 17, 200)]
+    assert sizes == [1, 16, 16, 128, 128]
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(memory_stats=lambda: None)])
     assert base.room() == base.PREDICT_MEMORY

@@ -128,7 +128,7 @@ def test_a_triangle_that_says_nothing_of_a_direction_is_solved_by_the_shortest()
 
 
 def test_long_valleys_are_followed_to_their_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seventeen labels from fifty ångström: seeds of stars that float32 alone leaves in a valley, one in twenty."""
+    """Seventeen labels from fifty ångström: seeds of stars that float32 alone leaves in a valley, one in fifty."""
     model = load("mgb_fast")
     domain = model.emulator.domain
     wavelength = log_grid(domain.low, domain.high, domain.sampling)
@@ -141,7 +141,7 @@ def test_long_valleys_are_followed_to_their_ends(monkeypatch: pytest.MonkeyPatch
         error = np.full(len(flux), 0.01)
         return ObservedSpectrum(wavelength, flux + random.normal(0, error), error, usable, domain.medium, f"{seed}")
 
-    stars = [star(seed) for seed in (5, 43, 96, 98, 108, 133, 139, 163)]
+    stars = [star(seed) for seed in (9, 43, 104, 178, 271, 299, 315, 379)]
     found = list(fit_many(stars, model, 40_000, FitOptions(continuum_degree=4)))
     monkeypatch.setattr("starpayne.fitting.course.REPAIRS", 0)
     left = list(fit_many(stars, model, 40_000, FitOptions(continuum_degree=4)))

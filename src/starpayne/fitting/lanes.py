@@ -74,11 +74,16 @@ def sizes() -> tuple[int, ...]:
 
 
 def lanes(bound: BoundEmulator, n_parameters: int, n_stars: int) -> int:
-    """Return how many descents one compiled call takes, of so many that are waiting."""
+    """Return how many lanes a compiled call should have for so many descents that are waiting.
+
+    On a GPU it may be more than there are: a call that is not full takes hardly less time.
+    """
     # As many tangents as parameters pass through the network beside its value, in about two copies.
     floats = 2 * bound.floats_per_spectrum * (n_parameters + 1)
     most = max(1, room() // (4 * floats))
     allowed = [size for size in sizes() if size <= most]
+    if jax.default_backend() != "cpu":
+        return min((size for size in allowed if size >= n_stars), default=max(allowed))
     return max(size for size in allowed if size <= max(n_stars, 1))
 
 

@@ -41,6 +41,10 @@ SECANT_STEPS = 12
 BURST = 3
 """Steps of one call at most: lanes that are done or need a derivative wait no longer than that for the others."""
 
+GPU_STEPS = 12
+"""Steps of one call at most on a GPU. Nineteen of twenty descents end within them; the slowest take twenty, and the
+others of their call would wait for them."""
+
 TRUSTED = 0.3
 """A secant derivative whose step gained less than this fraction of what it promised is made anew."""
 
@@ -159,7 +163,8 @@ def _pursue(
 def proceed(
     bound: BoundEmulator, parameters: Parameters, waiting: Sequence[Lane], own: frozenset[str] = EACH
 ) -> Sequence[Lane]:
-    """Take as many lanes as one call holds a few steps further, on a GPU to their ends; return those taken.
+    """Take as many lanes as one call holds a few steps further, on a GPU most of them to their ends; return those
+    taken.
 
     Args:
         bound: the emulator on the model grid.
@@ -167,10 +172,11 @@ def proceed(
         waiting: lanes that are not done, whose problems have arrays of the same shapes.
         own: fields of the problems that differ from lane to lane.
     """
-    # Those that need an exact derivative get it in the same call; of the two kinds, the one that more lanes are of.
-    stale = [lane for lane in waiting if lane.stale]
-    fresh = [lane for lane in waiting if not lane.stale]
-    waiting = max(stale, fresh, key=len)
+    if on_cpu := jax.default_backend() == "cpu":
+        # Those that need an exact derivative get it in the same call; of the two kinds, the one that more lanes are of.
+        stale = [lane for lane in waiting if lane.stale]
+        fresh = [lane for lane in waiting if not lane.stale]
+        waiting = max(stale, fresh, key=len)
     size = lanes(bound, len(parameters), len(waiting))
     taken = list(waiting[:size])
     filled = [*taken, *[taken[-1]] * (size - len(taken))]
@@ -178,10 +184,10 @@ def proceed(
     theta = np.stack([lane.theta for lane in filled])
     if not len(parameters):
         _look(bound, parameters, problem, own, theta, taken)
-    elif jax.default_backend() != "cpu":
-        to_the_end(bound, parameters, problem, own, theta, taken)
-    else:
+    elif on_cpu:
         _some_steps(bound, parameters, problem, own, theta, filled, len(taken))
+    else:
+        _exact_steps(bound, parameters, problem, own, theta, filled, len(taken))
     return taken
 
 
@@ -227,33 +233,31 @@ def _some_steps(
         lane.arrived, lane.stale, lane.since = done[i], stale[i], since[i]
 
 
-def to_the_end(
+def _exact_steps(
     bound: BoundEmulator, parameters: Parameters, problem: Problem, own: frozenset[str], theta: np.ndarray,
-    taken: Sequence[Lane],
+    filled: Sequence[Lane], n: int,
 ) -> None:  # fmt: skip
-    """Follow lanes to their ends in one call, with an exact derivative at every step.
+    """Take lanes further with an exact derivative at every step; the first n of those given are to move.
 
-    For a GPU, to which derivatives are cheap, but each call is dear, and what has to be moved there and back: it pays
-    to wait for the last lane.
-
-    Args:
-        problem, theta: stacked, of the lanes taken, and of copies of the last one up to what the call holds.
-        taken: the lanes.
+    For a GPU, to which derivatives are cheap, but each call is dear, and what has to be moved there and back: what a
+    lane knows of its derivative stays behind.
     """
-    limits = [lane.max_iterations - lane.iterations for lane in taken]
-    limits += [1] * (len(theta) - len(taken))
-    tolerances = [lane.tolerance for lane in taken] + [taken[-1].tolerance] * (len(theta) - len(taken))
-    state = _descend(
-        bound, parameters, problem, own, theta, np.array(tolerances, np.float32), np.array(limits, np.int32)
+    damping, growth, tolerance = (
+        np.array([getattr(lane, name) for lane in filled], np.float32) for name in ("damping", "growth", "tolerance")
     )
-    chi2 = np.sum(np.asarray(state.residual, np.float64) ** 2, axis=1)
-    where, model, derivative, iterations = (
-        np.asarray(x) for x in (state.theta, state.model, state.slopes.model, state.iteration)
+    limit = np.array([min(GPU_STEPS, lane.max_iterations - lane.iterations) for lane in filled], np.int32)
+    limit[n:] = 1
+    state = _descend(bound, parameters, problem, own, theta, damping, growth, tolerance, limit)
+    chi2 = np.sum(np.asarray(state.residual, np.float64) ** 2, axis=1).tolist()
+    where, model, derivative = (np.asarray(x) for x in (state.theta, state.model, state.slopes.model))
+    damping, growth, iteration, done = (
+        np.asarray(x).tolist() for x in (state.damping, state.growth, state.iteration, state.done)
     )
-    for i, lane in enumerate(taken):
-        lane.theta, lane.model, lane.derivative, lane.chi2 = where[i], model[i], derivative[i], float(chi2[i])
-        lane.iterations += int(iterations[i])
-        lane.arrived, lane.stale = True, False
+    for i, lane in enumerate(filled[:n]):
+        lane.theta, lane.model, lane.derivative = where[i], model[i], derivative[i]
+        lane.damping, lane.growth, lane.chi2 = damping[i], growth[i], chi2[i]
+        lane.iterations += iteration[i]
+        lane.arrived, lane.stale = done[i], False
 
 
 @eqx.filter_jit
@@ -263,12 +267,14 @@ def _descend(
     problem: Problem,
     own: frozenset[str],
     theta: Float[AnyArray, "stars p"],
+    damping: Float[AnyArray, " stars"],
+    growth: Float[AnyArray, " stars"],
     tolerance: Float[AnyArray, " stars"],
     limit: Int[AnyArray, " stars"],
 ) -> State:
-    """Return where descents end; none takes more than ``limit`` steps."""
+    """Return where descents come to; none takes more than ``limit`` steps."""
 
-    def one(star: Problem, theta: Array, tolerance: Array, limit: Array) -> State:
+    def one(star: Problem, theta: Array, damping: Array, growth: Array, tolerance: Array, limit: Array) -> State:
         rows = used_rows(star)
 
         def evaluate(theta: Array) -> tuple[Array, Array]:
@@ -284,9 +290,11 @@ def _descend(
             return renewed(parameters, star, state, derivative)
 
         start = initial_state(parameters, star, theta, *model_and_jacobian(bound, parameters, star, theta))
-        return jax.lax.while_loop(ahead, iterate, start)
+        return jax.lax.while_loop(ahead, iterate, start._replace(damping=damping, growth=growth))
 
-    return jax.vmap(one, in_axes=(star_axes(problem, own), 0, 0, 0))(problem, theta, tolerance, limit)
+    return jax.vmap(one, in_axes=(star_axes(problem, own), 0, 0, 0, 0, 0))(
+        problem, theta, damping, growth, tolerance, limit
+    )
 
 
 def solve_together(
