@@ -153,8 +153,8 @@ def advance(
         rows: pixels in use.
         evaluate: from the point to try to its residual and model.
         tolerance: it ends when the best step should lower χ² by less than this times the reduced χ² (0.01 is a step of
-            0.1 σ), or when damping has made the step promise a tenth of that: along directions that the data hardly
-            constrain, float32 has no more to say.
+            0.1 σ), or when the step to try, damped or shortened, promises a tenth of that: along directions that the
+            data hardly constrain, float32 has no more to say.
     """
     # Judged by the undamped step: along a nearly degenerate direction the damped one is always small. Both at once, as
     # a loop is dear to compile.
